@@ -1,0 +1,5 @@
+"""The nodes, as the host lists them."""
+
+from . import apply, load, save, train
+
+NODES = [*train.NODES, *save.NODES, *load.NODES, *apply.NODES]

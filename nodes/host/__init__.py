@@ -1,0 +1,1 @@
+"""The adapter: the only files that import the host."""

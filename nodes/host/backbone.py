@@ -1,0 +1,268 @@
+"""The host's diffusion model as sefi_core's Backbone: loaded fully, frozen, differentiable, and
+given back as it was.
+
+The executor runs nodes in inference mode, so the weights it loads are inference tensors that
+autograd refuses; inside `trainable` each is swapped for an ordinary tensor on the same storage,
+without a copy.
+"""
+
+__all__ = ["HostBackbone", "compute_dtype", "trainable"]
+
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import comfy.model_management as mm
+import torch
+from comfy.ldm.modules.attention import attention_pytorch
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor, nn
+
+from ...sefi_core.backbone import Prediction
+from ...sefi_core.maps import MAP_SIDE, attend, prompt_maps
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def compute_dtype(model: ModelPatcher, choice: str) -> torch.dtype:
+    """Returns the dtype to compute in; "auto" is the model's own, or bf16 for fp16 where the device
+    has it.
+
+    Token gradients are too small for fp16 without loss scaling.
+    """
+    if choice != "auto":
+        return DTYPES[choice]
+    own = model.model.manual_cast_dtype or model.model.get_dtype()
+    if own == torch.float16 and mm.should_use_bf16(model.load_device):
+        return torch.bfloat16
+    return own if own in (torch.float16, torch.bfloat16, torch.float64) else torch.float32
+
+
+@contextmanager
+def trainable(
+    model: ModelPatcher, encoder: ModelPatcher, dtype: torch.dtype
+) -> Iterator[tuple[ModelPatcher, Callable[[], None]]]:
+    """Loads both models fully and makes them differentiable in their inputs.
+
+    Yields:
+        The loaded model, and a function that does it again, after something else (a preview) may
+        have moved weights.
+    """
+    loaded = static(model, dtype)
+    swapped: list[tuple[dict, str, Tensor, bool]] = []
+    was_training = getattr(mm, "in_training", None)
+
+    def load() -> None:
+        mm.load_models_gpu([loaded, encoder], force_full_load=True)
+        for patcher in (loaded, encoder):
+            swapped.extend(freeze(patcher.model))
+
+    try:
+        if was_training is not None:
+            mm.in_training = True
+        with torch.inference_mode(False), torch.enable_grad():
+            load()
+            yield loaded, load
+    finally:
+        if was_training is not None:
+            mm.in_training = was_training
+        thaw(swapped)
+        if loaded is not model:
+            forget(loaded)
+
+
+def static(model: ModelPatcher, dtype: torch.dtype) -> ModelPatcher:
+    """Returns the model, or a clone where it must be told to keep its weights in place or to
+    compute in `dtype`.
+
+    Newer hosts stream weights through buffers that autograd would read after they were overwritten.
+    """
+    if "disable_dynamic" in inspect.signature(model.clone).parameters:
+        model = model.clone(disable_dynamic=True)
+    if dtype != (model.model.manual_cast_dtype or model.model.get_dtype()):
+        model = model.clone()
+        model.set_model_compute_dtype(dtype)
+    return model
+
+
+def forget(clone: ModelPatcher) -> None:
+    """Takes a clone off the host's list of loaded models, and its object patches off the model."""
+    for i in reversed(range(len(mm.current_loaded_models))):
+        if mm.current_loaded_models[i].model is clone:
+            mm.current_loaded_models.pop(i).model_finalizer.detach()
+            clone.detach()
+
+
+def freeze(module: nn.Module) -> list[tuple[dict, str, Tensor, bool]]:
+    """Makes every weight ordinary and gradient-free; returns (slot, name, former tensor, former
+    flag) of each change.
+    """
+    changed = []
+    for part in module.modules():
+        for slots in (part._parameters, part._buffers):
+            for name, tensor in slots.items():
+                if tensor is None:
+                    continue
+                if is_tainted(tensor):
+                    changed.append((slots, name, tensor, tensor.requires_grad))
+                    plain = alias(tensor)
+                    slots[name] = (
+                        nn.Parameter(plain, requires_grad=False)
+                        if slots is part._parameters
+                        else plain
+                    )
+                elif tensor.requires_grad:
+                    changed.append((slots, name, tensor, True))
+                    tensor.requires_grad_(False)
+    return changed
+
+
+def thaw(changed: list[tuple[dict, str, Tensor, bool]]) -> None:
+    """Undoes `freeze`, in reverse; a weight that the host has moved since keeps its new place."""
+    for slots, name, former, flag in reversed(changed):
+        now = slots[name]
+        if now is former:
+            now.requires_grad_(flag)
+        elif now.device == former.device and now.data_ptr() == former.data_ptr():
+            slots[name] = former
+    changed.clear()
+
+
+def is_tainted(tensor: Tensor) -> bool:
+    """Whether autograd refuses the tensor; one moved out of inference mode may only fail at its
+    version counter.
+    """
+    if tensor.is_inference():
+        return True
+    try:
+        return tensor._version < 0
+    except RuntimeError:
+        return True
+
+
+def alias(tensor: Tensor) -> Tensor:
+    """Returns an ordinary tensor on the same storage; a copy where the tensor type has no plain
+    storage.
+    """
+    if type(tensor) not in (Tensor, nn.Parameter):
+        return tensor.clone()
+    empty = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
+    return empty.set_(
+        tensor.untyped_storage(), tensor.storage_offset(), tensor.size(), tensor.stride()
+    )
+
+
+class HostBackbone:
+    """A loaded, frozen UNet (a sefi_core Backbone).
+
+    Arguments:
+        model: The model that `trainable` yields.
+        reference: The reference prompt's context, (1, L, C); its keys are projected once, here.
+        latent: A latent (1, c, h, w) of the training's size.
+    """
+
+    def __init__(
+        self, model: ModelPatcher, reference: Tensor, latent: Tensor, dtype: torch.dtype
+    ) -> None:
+        self.model, self.dtype = model, dtype
+        self.sampling = model.get_model_object("model_sampling")
+        self.layers: dict[
+            tuple, tuple[int, int]
+        ] = {}  # (block, number, index) -> sides of its picture tokens
+        self.reference_keys: dict[tuple, Tensor] = {}
+        self.read_layers(reference, latent)
+
+    @torch.no_grad()
+    def read_layers(self, reference: Tensor, latent: Tensor) -> None:
+        """Notes every cross-attention layer and its reference key K_r = W_k T(y_r)."""
+
+        def note_layer(
+            n: Tensor, context: Tensor, value: Tensor, extra: dict
+        ) -> tuple[Tensor, Tensor, Tensor]:
+            self.layers[layer_of(extra)] = tuple(extra["activations_shape"][-2:])
+            return n, context, value
+
+        def note_key(query: Tensor, key: Tensor, value: Tensor, extra: dict) -> Tensor:
+            self.reference_keys[layer_of(extra)] = key
+            return attention_pytorch(query, key, value, extra["n_heads"])
+
+        timestep = torch.zeros(1, dtype=torch.long, device=latent.device)
+        for options in (
+            lambda: {"patches": {"attn2_patch": [note_layer]}},
+            lambda: {"patches_replace": {"attn2": dict.fromkeys(self.layers, note_key)}},
+        ):
+            self.run(latent, timestep, reference, options())
+
+    def run(self, latents: Tensor, timesteps: Tensor, context: Tensor, options: dict) -> Tensor:
+        """Returns the UNet's own output (B, c, h, w), float32, for model inputs at timesteps (B,)."""
+        options["optimized_attention_override"] = plain_attention
+        out = self.model.model.diffusion_model(
+            latents.to(self.dtype),
+            timesteps.float(),
+            context=context.to(self.dtype),
+            transformer_options=options,
+        )
+        return out.float() if out.itemsize < 4 else out
+
+    def predict(
+        self,
+        latents: Tensor,
+        noise: Tensor,
+        timesteps: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        with_maps: bool,
+    ) -> Prediction:
+        values = values.to(self.dtype)
+        maps: dict[tuple, tuple[Tensor, Tensor]] = {}
+
+        def take_values(
+            n: Tensor, context: Tensor, value: Tensor, extra: dict
+        ) -> tuple[Tensor, Tensor, Tensor]:
+            return n, context, values
+
+        def attend_and_note(query: Tensor, key: Tensor, value: Tensor, extra: dict) -> Tensor:
+            layer, heads = layer_of(extra), extra["n_heads"]
+            target = prompt_maps(query, key, heads)  # A_t; the output uses the same softmax
+            with torch.no_grad():
+                maps[layer] = (
+                    prompt_maps(query, self.reference_keys[layer], heads),
+                    target,
+                )  # A_r, the same q
+            return attend(target, value)
+
+        options = {"patches": {"attn2_patch": [take_values]}}
+        noted = [
+            layer for layer, (h, w) in self.layers.items() if with_maps and h * w <= MAP_SIDE**2
+        ]
+        options["patches_replace"] = {"attn2": dict.fromkeys(noted, attend_and_note)}
+
+        sigma = self.sampling.sigma(timesteps).to(latents)
+        noised = self.sampling.noise_scaling(sigma, noise, latents)
+        output = self.run(self.sampling.calculate_input(sigma, noised), timesteps, keys, options)
+        return Prediction(
+            output,
+            self.target(sigma, noised, latents),
+            [maps[layer] for layer in noted],
+            [self.layers[layer] for layer in noted],
+        )
+
+    def target(self, sigma: Tensor, noised: Tensor, latents: Tensor) -> Tensor:
+        """Returns the output that denoises to `latents`: the noise, the velocity, whatever the
+        model predicts.
+
+        The host's denoised picture is affine in the model's output, so two evaluations invert it.
+        """
+        offset = self.sampling.calculate_denoised(sigma, torch.zeros_like(noised), noised)
+        slope = self.sampling.calculate_denoised(sigma, torch.ones_like(noised), noised) - offset
+        return (latents - offset) / slope
+
+
+def layer_of(extra: dict) -> tuple:
+    """Returns the host's key of a cross-attention layer for `patches_replace`."""
+    return (*extra["block"], extra["block_index"])
+
+
+def plain_attention(function: Callable, *args, **kwargs) -> Tensor:
+    """Attention with a backward, whatever the host would choose for sampling."""
+    return attention_pytorch(*args, **kwargs)

@@ -1,0 +1,149 @@
+"""Where files live: identities in models/sefi, running and finished trainings in the host's output
+folder.
+"""
+
+__all__ = [
+    "NO_CHECKPOINT",
+    "checkpoint_names",
+    "checkpoint_path",
+    "file_state",
+    "finished_path",
+    "identity_names",
+    "identity_path",
+    "new_identity_path",
+    "partial_path",
+    "require_plain",
+    "running_path",
+]
+
+import re
+from pathlib import Path
+
+import folder_paths
+
+from ...sefi_core.errors import IdentityFileError, SettingsError
+
+IDENTITIES = "sefi"
+EXTENSIONS = {".safetensors", ".sft"}
+EMBEDDINGS_PREFIX = "textual inversion/"
+NO_CHECKPOINT = "[none]"
+CHECKPOINT_SUFFIX = ".checkpoint.safetensors"
+PLAIN_NAME = re.compile(r"(?![ .])[\w .\-]{1,80}(?<![ .])")
+
+
+def register() -> None:
+    """Makes models/sefi known to the host; a folder that extra_model_paths.yaml named stays first."""
+    folder_paths.add_model_folder_path(IDENTITIES, str(Path(folder_paths.models_dir) / IDENTITIES))
+    # The host gives a new folder no extensions, which lists every file in it.
+    folder_paths.folder_names_and_paths[IDENTITIES] = (
+        folder_paths.get_folder_paths(IDENTITIES),
+        EXTENSIONS,
+    )
+
+
+register()
+
+
+def identity_names() -> list[str]:
+    """Returns what Load SeFi Embedding offers: our identities, then the host's safe embeddings."""
+    embeddings = folder_paths.get_filename_list("embeddings")
+    return folder_paths.get_filename_list(IDENTITIES) + [
+        EMBEDDINGS_PREFIX + name for name in embeddings if Path(name).suffix.lower() in EXTENSIONS
+    ]
+
+
+def identity_path(name: str) -> Path:
+    """Returns the file of a listed name, which may come from a stranger's workflow.
+
+    Raises:
+        IdentityFileError: There is none inside the folders.
+    """
+    folder = "embeddings" if name.startswith(EMBEDDINGS_PREFIX) else IDENTITIES
+    path = (
+        None
+        if "\0" in name
+        else folder_paths.get_full_path(folder, name.removeprefix(EMBEDDINGS_PREFIX))
+    )
+    if path is None:
+        found = ", ".join(identity_names()[:8]) or "nothing"
+        raise IdentityFileError(
+            f'embedding: "{name[:120]}" is not in models/sefi (there: {found}); '
+            "put the file there and press R, or choose another."
+        )
+    return Path(path)
+
+
+def file_state(name: str | None) -> tuple:
+    """Returns what tells a changed file from an unchanged one; nothing for a name that is not
+    there.
+    """
+    try:
+        state = identity_path(name or "").stat()
+    except (IdentityFileError, OSError):
+        return ()
+    return state.st_mtime_ns, state.st_size
+
+
+def new_identity_path(prefix: str) -> Path:
+    """Returns models/sefi/<prefix>_00001_.safetensors with the first free number; `prefix` may name
+    sub-folders.
+    """
+    parts = prefix.replace("\\", "/").split("/")
+    for part in parts:
+        require_plain("filename_prefix", part)
+    folder = Path(folder_paths.get_folder_paths(IDENTITIES)[0]).joinpath(*parts[:-1])
+    taken = [
+        re.match(rf"{re.escape(parts[-1])}_(\d+)_\.", path.name)
+        for path in folder.glob("*_.safetensors")
+    ]
+    number = 1 + max((int(match[1]) for match in taken if match), default=0)
+    return folder / f"{parts[-1]}_{number:05}_.safetensors"
+
+
+def require_plain(field: str, name: str) -> None:
+    """Raises SettingsError unless `name` is one part of a path and nothing more."""
+    if not PLAIN_NAME.fullmatch(name):
+        raise SettingsError(
+            f'{field}: "{name[:120]}" is no plain name; use letters, digits, spaces, "-" and "_".'
+        )
+
+
+def output_folder() -> Path:
+    return Path(folder_paths.get_output_directory()) / "sefi"
+
+
+def running_path(name: str, fingerprint: str) -> Path:
+    """Returns the checkpoint file of the one running training with this name and fingerprint."""
+    return output_folder() / f"{name}_{fingerprint[:8]}{CHECKPOINT_SUFFIX}"
+
+
+def partial_path(checkpoint: Path) -> Path:
+    """Returns the file beside a checkpoint that holds the identity so far."""
+    return checkpoint.with_name(
+        checkpoint.name.removesuffix(CHECKPOINT_SUFFIX) + ".identity_so_far.safetensors"
+    )
+
+
+def finished_path(key: str) -> Path:
+    """Returns the file of a finished training by the content hash of all that shaped it."""
+    return output_folder() / "finished" / f"{key}.safetensors"
+
+
+def checkpoint_names() -> list[str]:
+    """Returns what `resume` offers: [none], then the checkpoints, newest first."""
+    found = output_folder().glob(f"*{CHECKPOINT_SUFFIX}")
+    return [NO_CHECKPOINT] + [path.name for path in sorted(found, key=lambda p: -p.stat().st_mtime)]
+
+
+def checkpoint_path(name: str) -> Path:
+    """Returns the checkpoint of a listed name.
+
+    Raises:
+        SettingsError: There is none in the folder.
+    """
+    path = output_folder() / Path(name).name
+    if path.name != name or not name.endswith(CHECKPOINT_SUFFIX) or not path.is_file():
+        raise SettingsError(
+            f'resume: there is no checkpoint "{name[:120]}" in {output_folder()}; choose [none].'
+        )
+    return path

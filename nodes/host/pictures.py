@@ -1,0 +1,157 @@
+"""IMAGE, MASK and LATENT of the host <-> pictures, masks and latents of sefi_core.
+
+Host: IMAGE (B, H, W, 3 or 4) in [0, 1], MASK (B, H, W) in [0, 1]. Core: (B, 3, R, R) and (B, 1, R,
+R).
+"""
+
+__all__ = [
+    "as_image",
+    "as_pil",
+    "encode_pool",
+    "sample_preview",
+    "square_pictures",
+    "stored_samples",
+]
+
+import comfy.sample
+import numpy as np
+import torch
+from comfy.model_patcher import ModelPatcher
+from comfy.sd import CLIP, VAE
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from ...sefi_core.augment import augmented_views
+from ...sefi_core.errors import PictureError, SettingsError
+from ...sefi_core.identity import Identity
+from ...sefi_core.prompts import training_prompt
+from ...sefi_core.training import LatentPool, TrainingConfig
+from .sampling import apply_identity
+
+MIN_SIDE = 64  # pixels; the coarsest UNet layer then still sees a grid
+PREVIEW_STEPS, PREVIEW_GUIDANCE = 14, 5.0
+
+
+def square_pictures(image: Tensor, mask: Tensor | None, side: int) -> tuple[Tensor, Tensor]:
+    """Returns square crops (B, 3, side, side) and masks (B, 1, side, side).
+
+    The crop is centred on the mask where there is one; an alpha channel serves as the mask if none
+    is given.
+
+    Raises:
+        PictureError: The pictures are too small, not finite, or do not fit the mask.
+    """
+    if image.ndim != 4 or image.shape[-1] not in (3, 4):
+        raise PictureError(
+            f"image: it has shape {list(image.shape)}; connect pictures in colour, with or without alpha."
+        )
+    height, width = image.shape[1:3]
+    if min(height, width) < MIN_SIDE:
+        raise PictureError(
+            f"image: it is {width} x {height} pixels; a face needs {MIN_SIDE} x {MIN_SIDE} or more, 512 x 512 is good."
+        )
+    if side % 64 or not MIN_SIDE <= side <= 4096:
+        raise SettingsError(
+            f"resolution: it is {side}; set 0 or a multiple of 64 from {MIN_SIDE} to 4096."
+        )
+    pictures = image.clone().float().movedim(-1, 1)  # (B, 3 or 4, H, W)
+    if mask is None:
+        masks = pictures[:, 3:] if pictures.shape[1] == 4 else torch.ones_like(pictures[:, :1])
+    else:
+        masks = mask.clone().float().reshape(-1, 1, *mask.shape[-2:])
+    if masks.shape[-2:] != (height, width):
+        raise PictureError(
+            f"mask: it is {masks.shape[-1]} x {masks.shape[-2]} pixels, the image {width} x {height}; "
+            "connect the mask of this image."
+        )
+    if len(masks) not in (1, len(pictures)):
+        raise PictureError(
+            f"mask: there are {len(masks)} for {len(pictures)} images; connect one, or one for each."
+        )
+    if not (torch.isfinite(pictures).all() and torch.isfinite(masks).all()):
+        raise PictureError(
+            "image: it has pixels that are not finite numbers; check the node that made it."
+        )
+    masks = masks.clamp(0.0, 1.0).expand(len(pictures), -1, -1, -1)
+    if not masks.flatten(1).any(dim=1).all():
+        raise PictureError("mask: it is empty for at least one image; paint the subject white.")
+    crops = [crop_square(torch.cat([p[:3], m]), m[0]) for p, m in zip(pictures, masks, strict=True)]
+    resized = torch.cat(
+        [F.interpolate(c[None], size=(side, side), mode="bilinear", antialias=True) for c in crops]
+    )
+    return resized[:, :3].clamp(0.0, 1.0), resized[:, 3:].clamp(0.0, 1.0)
+
+
+def crop_square(planes: Tensor, mask: Tensor) -> Tensor:
+    """Returns the largest square of planes (c, H, W) whose centre is nearest the middle of the
+    mask's box (H, W).
+    """
+    size = min(planes.shape[-2:])
+    for axis, length in ((-1, planes.shape[-1]), (-2, planes.shape[-2])):
+        covered = mask.any(dim=0 if axis == -1 else 1).nonzero()
+        middle = (int(covered[0]) + int(covered[-1]) + 1) / 2
+        start = round(min(max(middle - size / 2, 0), length - size))
+        planes = planes.narrow(axis, start, size)
+    return planes
+
+
+@torch.inference_mode()
+def encode_pool(
+    vae: VAE,
+    model: ModelPatcher,
+    pictures: Tensor,
+    masks: Tensor,
+    config: TrainingConfig,
+    device: torch.device,
+) -> LatentPool:
+    """Draws the training's views and encodes them, in batches that the host chooses, once."""
+    generator = torch.Generator().manual_seed(config.seed)
+    views, view_masks = augmented_views(pictures, masks, config.views, config.min_scale, generator)
+    latents = vae.encode(views.movedim(1, -1))
+    if latents.ndim != 4 or latents.shape[1] != model.model.latent_format.latent_channels:
+        raise PictureError(
+            f"vae: it makes latents of shape {list(latents.shape[1:])}, the model takes "
+            f"{model.model.latent_format.latent_channels} channels; take VAE and MODEL from the same checkpoint."
+        )
+    latents = model.model.process_latent_in(latents.float()).to(device)
+    small = F.interpolate(view_masks, size=latents.shape[-2:], mode="area").to(device)
+    with torch.inference_mode(False):
+        return LatentPool(latents.clone(), small.clone())
+
+
+@torch.inference_mode()
+def sample_preview(
+    model: ModelPatcher, clip: CLIP, vae: VAE, identity: Identity, latent: Tensor, seed: int
+) -> Tensor:
+    """Samples the training prompt with the identity so far; returns 8-bit pictures (1, H, W, 3).
+
+    Arguments:
+        latent: Any latent (1, c, h, w) of the wanted size.
+    """
+    patched, positive = apply_identity(model, clip, identity, training_prompt(identity.placeholder))
+    negative = clip.encode_from_tokens_scheduled(clip.tokenize(""))
+    noise = torch.randn(latent.shape, generator=torch.Generator().manual_seed(seed))
+    devices = [model.load_device] if model.load_device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):  # the host's samplers seed the global one
+        samples = comfy.sample.sample(
+            patched, noise, PREVIEW_STEPS, PREVIEW_GUIDANCE, "euler", "normal", positive, negative,
+            torch.zeros_like(noise), disable_pbar=True, seed=seed,
+        )  # fmt: skip
+    return stored_samples(vae.decode(samples))
+
+
+def stored_samples(image: Tensor) -> Tensor:
+    """Returns an IMAGE (B, H, W, 3) as 8-bit pictures, as they are kept with a finished training."""
+    with torch.inference_mode(False):
+        return image.clone().float().clamp(0.0, 1.0).mul(255.0).round().to(torch.uint8).cpu()
+
+
+def as_image(samples: Tensor) -> Tensor:
+    """Returns 8-bit pictures (B, H, W, 3) as an IMAGE."""
+    return samples.float() / 255.0
+
+
+def as_pil(samples: Tensor) -> Image.Image:
+    """Returns the first of 8-bit pictures (B, H, W, 3)."""
+    return Image.fromarray(np.ascontiguousarray(samples[0].numpy()))

@@ -1,0 +1,6 @@
+"""Our own kind of link."""
+
+from comfy_api.v0_0_2 import io
+
+CATEGORY = "SeFi ID"
+IdentitySocket = io.Custom("SEFI_IDENTITY")  # carries a sefi_core Identity, which nobody changes

@@ -1,0 +1,66 @@
+"""What a host must offer: a frozen text encoder and a frozen diffusion model, both differentiable
+in the tokens.
+"""
+
+__all__ = ["Backbone", "Prediction", "TextEncoder"]
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One pass of the diffusion model.
+
+    Attributes:
+        output: What the model predicts (noise or velocity), shape (B, c, h, w), float32.
+        target: What it should have predicted, same shape.
+        maps: (A_r, A_t) of every captured cross-attention layer, each (B, H, N, L), float32; A_r is
+            detached.
+        sides: Height and width of each layer's picture tokens, N = height * width.
+    """
+
+    output: Tensor
+    target: Tensor
+    maps: list[tuple[Tensor, Tensor]]
+    sides: list[tuple[int, int]]
+
+
+class TextEncoder(Protocol):
+    """The training prompt with its placeholder's slot open."""
+
+    class_tokens: Mapping[str, Tensor]
+    """Embedding P of the class word by encoder name, each (E,)."""
+
+    def encode(self, tokens: Mapping[str, Tensor]) -> Tensor:
+        """Returns contexts (B, L, C) of the prompt with tokens (B, T, E), by encoder name, in the
+        slot.
+        """
+        ...
+
+    def columns(self, scope: str) -> Tensor:
+        """Returns (L,) ones at the prompt tokens that an attention loss of `scope` looks at, zeros
+        elsewhere.
+        """
+        ...
+
+
+class Backbone(Protocol):
+    """The diffusion model."""
+
+    def predict(
+        self,
+        latents: Tensor,
+        noise: Tensor,
+        timesteps: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        with_maps: bool,
+    ) -> Prediction:
+        """Noises latents (B, c, h, w) to timesteps (B,), int64, and denoises with keys and values
+        (B, L, C).
+        """
+        ...

@@ -1,0 +1,41 @@
+"""The errors an artist can cause; each message is one sentence with what was found, what is
+expected, what to do.
+"""
+
+__all__ = [
+    "IdentityFileError",
+    "MismatchError",
+    "PictureError",
+    "PromptError",
+    "SefiError",
+    "SettingsError",
+    "TrainingError",
+]
+
+
+class SefiError(ValueError):
+    """Base of all of them."""
+
+
+class PromptError(SefiError):
+    """A text without its placeholder, or one that cannot be tokenised around it."""
+
+
+class PictureError(SefiError):
+    """A training picture or mask that cannot be learned from."""
+
+
+class SettingsError(SefiError):
+    """A setting outside its range, or settings that contradict a checkpoint."""
+
+
+class MismatchError(SefiError):
+    """A model, text encoder or identity of the wrong family."""
+
+
+class IdentityFileError(SefiError):
+    """A file that is not a readable identity, embedding or training checkpoint."""
+
+
+class TrainingError(SefiError):
+    """A training that left the finite numbers."""

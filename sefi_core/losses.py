@@ -1,0 +1,58 @@
+"""The two losses.
+
+L_KV   = mean |eps - eps_theta(z_t, t, (P_i^K, P_i^V))|^2        (Eq. 5)
+L_attn = sum (Re2(A_r) - Re2(A_t))^2                             (Eq. 4)
+L      = L_KV + lambda * L_attn                                  (Eq. 6)
+"""
+
+__all__ = ["REFERENCE_COUNT", "LossTerms", "attention_loss", "denoising_loss"]
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .backbone import Prediction
+from .maps import MAP_SIDE, resize_maps
+
+# Eq. 4 is a sum over [8, 77, 32, 32]. As count * mean, lambda = 0.003 keeps its meaning for every
+# UNet.
+REFERENCE_COUNT = 8 * 77 * MAP_SIDE * MAP_SIDE
+
+
+@dataclass(frozen=True)
+class LossTerms:
+    """Scalars of one step; `attention` is L_attn without its weight."""
+
+    denoising: Tensor
+    attention: Tensor
+    total: Tensor
+
+
+def denoising_loss(prediction: Prediction, mask: Tensor | None = None) -> Tensor:
+    """Returns L_KV, a scalar; with a mask (B, 1, h, w) in [0, 1], the mean over what it covers."""
+    error = (prediction.output - prediction.target).square()
+    if mask is None:
+        return error.mean()
+    weight = mask.expand_as(error)
+    return (error * weight).sum() / weight.sum().clamp(min=1.0)
+
+
+def attention_loss(prediction: Prediction, columns: Tensor) -> Tensor:
+    """Returns L_attn over the prompt columns (L,), ones and zeros, that count: options 1, 2, 3 of
+    the paper.
+
+    Re2 is linear, so it is taken of the differences. Layers with unlike numbers of heads cannot be
+    averaged head by head; there each layer is compared by itself and the losses are averaged.
+    """
+    differences = [
+        resize_maps(reference - target, *side)  # (B, H, L, 32, 32)
+        for (reference, target), side in zip(prediction.maps, prediction.sides, strict=True)
+    ]
+    if len({difference.shape[1] for difference in differences}) == 1:
+        differences = [torch.stack(differences).mean(dim=0)]
+    counted = columns.view(-1, 1, 1)
+    losses = [
+        REFERENCE_COUNT * (difference.square() * counted).mean() for difference in differences
+    ]
+    return torch.stack(losses).mean()

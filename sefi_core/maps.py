@@ -1,0 +1,50 @@
+"""Attention maps per head, and Re2: the mean over layers of maps resized to 32 x 32 (Algorithm 1).
+
+A_t = softmax(q k_t / sqrt(d)),  A_r = softmax(q k_r / sqrt(d)),  the same q
+"""
+
+__all__ = ["MAP_SIDE", "attend", "prompt_maps", "resize_maps", "split_heads"]
+
+from einops import rearrange
+from torch import Tensor
+from torch.nn import functional as F
+
+MAP_SIDE = 32
+
+
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """Returns projected tokens (B, n, H*d) as (B, H, n, d)."""
+    return rearrange(x, "b n (h d) -> b h n d", h=heads)
+
+
+def prompt_maps(query: Tensor, key: Tensor, heads: int) -> Tensor:
+    """Computes cross-attention probabilities, one map per head.
+
+    Arguments:
+        query: Projected picture tokens, (B, N, H*d).
+        key: Projected prompt tokens, (B, L, H*d) or (1, L, H*d).
+
+    Returns:
+        Probabilities that sum to 1 over L, (B, H, N, L), float32 (float64 for float64 inputs).
+    """
+    query, key = (split_heads(x.float() if x.itemsize < 4 else x, heads) for x in (query, key))
+    return (query @ key.mT * query.shape[-1] ** -0.5).softmax(dim=-1)
+
+
+def attend(maps: Tensor, value: Tensor) -> Tensor:
+    """Returns the attention output (B, N, H*d) of maps (B, H, N, L) over projected values (B, L,
+    H*d).
+    """
+    out = maps.to(value.dtype) @ split_heads(value, maps.shape[1])
+    return rearrange(out, "b h n d -> b n (h d)")
+
+
+def resize_maps(maps: Tensor, height: int, width: int) -> Tensor:
+    """Resizes maps (B, H, N, L), N = height * width, to (B, H, L, 32, 32).
+
+    Bilinear, so it is linear in the maps and keeps their sum over L.
+    """
+    heads = maps.shape[1]
+    grid = rearrange(maps, "b h (y x) l -> b (h l) y x", y=height, x=width)
+    grid = F.interpolate(grid, size=(MAP_SIDE, MAP_SIDE), mode="bilinear", align_corners=False)
+    return rearrange(grid, "b (h l) y x -> b h l y x", h=heads)

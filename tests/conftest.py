@@ -1,0 +1,13 @@
+"""The pack under the name `sefi_pack`, as a host would load it; its root never goes on sys.path, where its `nodes`
+would hide the host's module of that name."""
+
+import sys
+import types
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != ROOT]
+
+pack = types.ModuleType("sefi_pack")
+pack.__path__ = [str(ROOT)]
+sys.modules["sefi_pack"] = pack

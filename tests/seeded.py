@@ -1,0 +1,71 @@
+"""Small models with weights from a seed: the host's own classes, so that its own code runs them."""
+
+import comfy.model_base
+import comfy.model_patcher
+import comfy.sd
+import comfy.supported_models
+import comfy.taesd.taesd
+import torch
+from torch import nn
+
+TINY_CLIP = {"hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 128}
+TINY_UNET = {
+    "image_size": 32,
+    "in_channels": 4,
+    "out_channels": 4,
+    "model_channels": 32,
+    "num_res_blocks": 1,
+    "channel_mult": [1, 2],
+    "transformer_depth": [1, 1],
+    "transformer_depth_output": [1, 1, 1, 1],
+    "transformer_depth_middle": 1,
+    "num_heads": 8,
+    "context_dim": 64,
+    "use_spatial_transformer": True,
+    "use_linear_in_transformer": False,
+    "adm_in_channels": None,
+    "legacy": False,
+    "use_temporal_attention": False,
+}
+
+
+def seed_weights(module: nn.Module, seed: int) -> nn.Module:
+    """Gives every weight a value from a seed, of a size that keeps activations near 1."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in sorted(module.named_parameters()):
+            if "norm" in name or name.endswith((".0.weight",)) and parameter.ndim == 1:
+                parameter.fill_(1.0 if name.endswith("weight") else 0.0)
+            elif "embedding" in name:
+                parameter.normal_(0.0, 0.3, generator=generator)
+            elif parameter.ndim > 1:
+                fan_in = parameter[0].numel()
+                parameter.normal_(0.0, fan_in**-0.5, generator=generator)
+            else:
+                parameter.normal_(0.0, 0.02, generator=generator)
+    return module
+
+
+def tiny_model(v_prediction: bool = False, seed: int = 0, **unet) -> comfy.model_patcher.ModelPatcher:
+    """Returns an SD 1.x UNet of 32 channels, 8 heads and a context 64 wide."""
+    config = comfy.supported_models.SD15({**TINY_UNET, **unet})
+    config.unet_config.setdefault("dtype", torch.float32)
+    kind = comfy.model_base.ModelType.V_PREDICTION if v_prediction else comfy.model_base.ModelType.EPS
+    base = seed_weights(comfy.model_base.BaseModel(config, kind, device="cpu"), seed)
+    cpu = torch.device("cpu")
+    return comfy.model_patcher.ModelPatcher(base, load_device=cpu, offload_device=cpu)
+
+
+def tiny_clip(seed: int = 1, embedding_directory: str | None = None, **config) -> comfy.sd.CLIP:
+    """Returns a CLIP-L of 3 layers, 64 wide, with the real tokenizer."""
+    target = comfy.supported_models.SD15.clip_target(None)
+    target.params = {}
+    options = {"clip_l_model_config": {**TINY_CLIP, **config}}
+    clip = comfy.sd.CLIP(target, embedding_directory=embedding_directory, model_options=options)
+    seed_weights(clip.cond_stage_model, seed)
+    return clip
+
+
+def seeded_vae(seed: int = 2) -> comfy.sd.VAE:
+    """Returns a TAESD with seeded weights: 8 x smaller latents of 4 channels."""
+    return comfy.sd.VAE(sd=seed_weights(comfy.taesd.taesd.TAESD(), seed).state_dict())
