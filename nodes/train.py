@@ -80,8 +80,8 @@ class TrainSeFiID(io.ComfyNode):
                 io.Mask.Input(
                     "mask",
                     optional=True,
-                    tooltip="White where the subject is; the crop is centred on it. "
-                    "Without one, a picture's alpha channel serves.",
+                    tooltip="White where the subject is: only that is learned, and the "
+                    "crop is centred on it. Without one, a picture's alpha channel serves.",
                 ),
                 io.Int.Input(
                     "stages",

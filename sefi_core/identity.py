@@ -49,7 +49,9 @@ class Identity:
 
     def __post_init__(self) -> None:
         if not self.pairs:
-            raise MismatchError("identity: it holds no token pairs for any text encoder.")
+            raise MismatchError(
+                "identity: it holds no token pairs for any text encoder; load another or train it again."
+            )
         if not self.edges:
             object.__setattr__(self, "edges", even_edges(self.stages))
         shapes = {name: tuple(pairs.shape) for name, pairs in self.pairs.items()}
@@ -61,12 +63,14 @@ class Identity:
                 or 0 in shape
             ):
                 raise MismatchError(
-                    f"identity: the pairs of {name} have shape {list(shape)}; expected [stages, 2, tokens, width] "
-                    "with the same stages and tokens for every text encoder."
+                    f"identity: the pairs of {name} have shape {list(shape)}, expected "
+                    "[stages, 2, tokens, width] "
+                    "with the same stages and tokens for every text encoder; load another or train it again."
                 )
             if not torch.isfinite(self.pairs[name]).all():
                 raise MismatchError(
-                    f"identity: the pairs of {name} hold values that are not finite; train it again."
+                    f"identity: the pairs of {name} hold values that are not finite; "
+                    "load another or train it again."
                 )
         descending = all(a > b for a, b in zip(self.edges, self.edges[1:], strict=False))
         if (
@@ -75,7 +79,8 @@ class Identity:
             or (self.edges[0], self.edges[-1]) != (TIMESTEPS, 0)
         ):
             raise MismatchError(
-                f"identity: the stage edges {list(self.edges)} do not cut {TIMESTEPS}..0 into {self.stages} stages."
+                f"identity: its stage edges are {list(self.edges)[:60]}, expected {self.stages + 1} "
+                f"whole numbers falling from {TIMESTEPS} to 0; load another or train it again."
             )
 
     @property

@@ -50,7 +50,7 @@ class TrainingConfig:
         generator: One of generator.KINDS.
         min_scale: Smallest side of the pasted picture in a view.
         views: Augmented views, encoded once.
-        mask_padding: Whether L_KV leaves out the black around a pasted picture.
+        masked_loss: Whether L_KV looks only at the pasted picture, within the subject's mask.
         stratified: Whether samples take the stages in turn rather than at random.
         decay: Whether the learning rate falls to 0 along a cosine.
         ema: Decay of the bias-corrected mean of the pairs that is kept as the result; 0 keeps the
@@ -68,7 +68,7 @@ class TrainingConfig:
     generator: str = "residual"
     min_scale: float = 0.3
     views: int = 64
-    mask_padding: bool = False
+    masked_loss: bool = False
     stratified: bool = False
     decay: bool = False
     ema: float = 0.0
@@ -320,7 +320,7 @@ def loss_terms(
     prediction: Prediction, config: TrainingConfig, columns: Tensor, masks: Tensor | None
 ) -> LossTerms:
     """Returns Eq. 6 for one prediction; masks (B, 1, h, w) count only if the settings ask for it."""
-    denoising = denoising_loss(prediction, masks if config.mask_padding else None)
+    denoising = denoising_loss(prediction, masks if config.masked_loss else None)
     attention = (
         attention_loss(prediction, columns) if prediction.maps else torch.zeros_like(denoising)
     )

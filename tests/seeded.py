@@ -3,12 +3,20 @@
 import comfy.model_base
 import comfy.model_patcher
 import comfy.sd
+import comfy.sdxl_clip as sdxl_clip
 import comfy.supported_models
+import comfy.supported_models_base
 import comfy.taesd.taesd
+import comfy.text_encoders.sd2_clip as sd2_clip
 import torch
 from torch import nn
 
-TINY_CLIP = {"hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 128}
+TINY_CLIP = {
+    "hidden_size": 64,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "intermediate_size": 128,
+}
 TINY_UNET = {
     "image_size": 32,
     "in_channels": 4,
@@ -29,8 +37,15 @@ TINY_UNET = {
 }
 
 
+LOUD = {"attn2.to_out": 16.0, "diffusion_model.out.2": 2.0}
+
+
 def seed_weights(module: nn.Module, seed: int) -> nn.Module:
-    """Gives every weight a value from a seed, of a size that keeps activations near 1."""
+    """Gives every weight a value from a seed, of a size that keeps activations near 1.
+
+    Cross-attention and the output are made loud: the prompt then matters, as in a trained model,
+    and there is a loss to lower.
+    """
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in sorted(module.named_parameters()):
@@ -40,17 +55,22 @@ def seed_weights(module: nn.Module, seed: int) -> nn.Module:
                 parameter.normal_(0.0, 0.3, generator=generator)
             elif parameter.ndim > 1:
                 fan_in = parameter[0].numel()
-                parameter.normal_(0.0, fan_in**-0.5, generator=generator)
+                gain = next((g for part, g in LOUD.items() if part in name), 1.0)
+                parameter.normal_(0.0, gain * fan_in**-0.5, generator=generator)
             else:
                 parameter.normal_(0.0, 0.02, generator=generator)
     return module
 
 
-def tiny_model(v_prediction: bool = False, seed: int = 0, **unet) -> comfy.model_patcher.ModelPatcher:
+def tiny_model(
+    v_prediction: bool = False, seed: int = 0, **unet
+) -> comfy.model_patcher.ModelPatcher:
     """Returns an SD 1.x UNet of 32 channels, 8 heads and a context 64 wide."""
     config = comfy.supported_models.SD15({**TINY_UNET, **unet})
     config.unet_config.setdefault("dtype", torch.float32)
-    kind = comfy.model_base.ModelType.V_PREDICTION if v_prediction else comfy.model_base.ModelType.EPS
+    kind = (
+        comfy.model_base.ModelType.V_PREDICTION if v_prediction else comfy.model_base.ModelType.EPS
+    )
     base = seed_weights(comfy.model_base.BaseModel(config, kind, device="cpu"), seed)
     cpu = torch.device("cpu")
     return comfy.model_patcher.ModelPatcher(base, load_device=cpu, offload_device=cpu)
@@ -69,3 +89,23 @@ def tiny_clip(seed: int = 1, embedding_directory: str | None = None, **config) -
 def seeded_vae(seed: int = 2) -> comfy.sd.VAE:
     """Returns a TAESD with seeded weights: 8 x smaller latents of 4 channels."""
     return comfy.sd.VAE(sd=seed_weights(comfy.taesd.taesd.TAESD(), seed).state_dict())
+
+
+def tiny_clip_h(seed: int = 1) -> comfy.sd.CLIP:
+    """Returns SD 2.x's text encoder, small."""
+    target = comfy.supported_models_base.ClipTarget(sd2_clip.SD2Tokenizer, sd2_clip.SD2ClipModel)
+    clip = comfy.sd.CLIP(target, model_options={"clip_h_model_config": TINY_CLIP})
+    seed_weights(clip.cond_stage_model, seed)
+    return clip
+
+
+def tiny_clip_lg(seed: int = 1) -> comfy.sd.CLIP:
+    """Returns SDXL's two text encoders, small: 64 and 96 wide."""
+    target = comfy.supported_models_base.ClipTarget(
+        sdxl_clip.SDXLTokenizer, sdxl_clip.SDXLClipModel
+    )
+    wide = {**TINY_CLIP, "hidden_size": 96}
+    options = {"clip_l_model_config": TINY_CLIP, "clip_g_model_config": wide}
+    clip = comfy.sd.CLIP(target, model_options=options)
+    seed_weights(clip.cond_stage_model, seed)
+    return clip

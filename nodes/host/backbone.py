@@ -6,7 +6,7 @@ autograd refuses; inside `trainable` each is swapped for an ordinary tensor on t
 without a copy.
 """
 
-__all__ = ["HostBackbone", "compute_dtype", "trainable"]
+__all__ = ["HostBackbone", "compute_dtype", "own_side", "require_trainable", "trainable"]
 
 import inspect
 from collections.abc import Callable, Iterator
@@ -15,13 +15,35 @@ from contextlib import contextmanager
 import comfy.model_management as mm
 import torch
 from comfy.ldm.modules.attention import attention_pytorch
+from comfy.model_base import ModelType
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor, nn
 
 from ...sefi_core.backbone import Prediction
+from ...sefi_core.errors import MismatchError, SettingsError
 from ...sefi_core.maps import MAP_SIDE, attend, prompt_maps
+from .sampling import require_cross_attention
 
+SD2_CONTEXT = 1024  # the width of SD 2.x's text contexts; its 768-pixel models predict velocity
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def require_trainable(model: ModelPatcher) -> None:
+    """Raises MismatchError unless the model denoises a picture by a text alone, as SD 1.x and 2.x do."""
+    require_cross_attention(model)
+    config = model.model.model_config.unet_config
+    needs_more = config.get("adm_in_channels") or config["in_channels"] != config["out_channels"]
+    if needs_more:
+        raise MismatchError(
+            f"model: the checkpoint is {type(model.model).__name__}, which reads more than text; "
+            "this version trains on ordinary SD 1.x and SD 2.x checkpoints, use one of those."
+        )
+
+
+def own_side(model: ModelPatcher) -> int:
+    """Returns the side in pixels of the pictures that a model was made for."""
+    wide = model.model.model_config.unet_config["context_dim"] == SD2_CONTEXT
+    return 768 if wide and model.model.model_type == ModelType.V_PREDICTION else 512
 
 
 def compute_dtype(model: ModelPatcher, choice: str) -> torch.dtype:
@@ -30,8 +52,10 @@ def compute_dtype(model: ModelPatcher, choice: str) -> torch.dtype:
 
     Token gradients are too small for fp16 without loss scaling.
     """
-    if choice != "auto":
+    if choice in DTYPES:
         return DTYPES[choice]
+    if choice != "auto":
+        raise SettingsError(f'dtype: "{choice}" is unknown; choose auto, {", ".join(DTYPES)}.')
     own = model.model.manual_cast_dtype or model.model.get_dtype()
     if own == torch.float16 and mm.should_use_bf16(model.load_device):
         return torch.bfloat16

@@ -67,7 +67,7 @@ def identity_path(name: str) -> Path:
     if path is None:
         found = ", ".join(identity_names()[:8]) or "nothing"
         raise IdentityFileError(
-            f'embedding: "{name[:120]}" is not in models/sefi (there: {found}); '
+            f'embedding: "{name[:120]}" is not in the folder {folder} (to choose from: {found}); '
             "put the file there and press R, or choose another."
         )
     return Path(path)
@@ -104,7 +104,8 @@ def require_plain(field: str, name: str) -> None:
     """Raises SettingsError unless `name` is one part of a path and nothing more."""
     if not PLAIN_NAME.fullmatch(name):
         raise SettingsError(
-            f'{field}: "{name[:120]}" is no plain name; use letters, digits, spaces, "-" and "_".'
+            f'{field}: "{name[:120]}" is no plain name; use 1 to 80 letters, digits, spaces, ".", "-" '
+            'and "_", with no space or dot at either end.'
         )
 
 
@@ -144,6 +145,7 @@ def checkpoint_path(name: str) -> Path:
     path = output_folder() / Path(name).name
     if path.name != name or not name.endswith(CHECKPOINT_SUFFIX) or not path.is_file():
         raise SettingsError(
-            f'resume: there is no checkpoint "{name[:120]}" in {output_folder()}; choose [none].'
+            f'resume: there is no checkpoint "{name[:120]}" in output/sefi; '
+            "press R and choose one that is there, or [none]."
         )
     return path

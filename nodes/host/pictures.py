@@ -63,13 +63,15 @@ def square_pictures(image: Tensor, mask: Tensor | None, side: int) -> tuple[Tens
     if masks.shape[-2:] != (height, width):
         raise PictureError(
             f"mask: it is {masks.shape[-1]} x {masks.shape[-2]} pixels, the image {width} x {height}; "
-            "connect the mask of this image."
+            "connect the mask of this image (in Load Image, paint one), or none."
         )
     if len(masks) not in (1, len(pictures)):
         raise PictureError(
             f"mask: there are {len(masks)} for {len(pictures)} images; connect one, or one for each."
         )
-    if not (torch.isfinite(pictures).all() and torch.isfinite(masks).all()):
+    if not torch.isfinite(masks).all():
+        raise PictureError("mask: it has values that are not finite; check the node that made it.")
+    if not torch.isfinite(pictures).all():
         raise PictureError(
             "image: it has pixels that are not finite numbers; check the node that made it."
         )

@@ -11,7 +11,8 @@ from pathlib import Path
 from torch import Tensor
 
 from ...sefi_core.errors import IdentityFileError, SettingsError
-from ...sefi_core.file_format import load_tensors, save_identity, save_tensors
+from ...sefi_core.container import load_tensors, save_tensors
+from ...sefi_core.file_format import save_identity
 from ...sefi_core.identity import Identity
 from ...sefi_core.training import Learner
 from . import folders
@@ -68,18 +69,19 @@ class RunFiles:
         from this run.
         """
         path = folders.checkpoint_path(name)
-        state, metadata = load_tensors(path, MAX_BYTES)
-        if metadata.get("format") != CHECKPOINT:
+        try:
+            state, metadata = load_tensors(path, MAX_BYTES)
+            before, now = json.loads(metadata["sefi.shaped_by"]), self.shaped_by
+        except (IdentityFileError, KeyError, ValueError) as error:
             raise IdentityFileError(
-                f"resume: {path.name} is no training checkpoint; choose [none] or another."
-            )
-        before, now = json.loads(metadata["sefi.shaped_by"]), self.shaped_by
+                f"resume: {path.name} is no whole training checkpoint; choose [none] or another."
+            ) from error
         changed = sorted(
             name for name in before.keys() | now.keys() if before.get(name) != now.get(name)
         )
         if changed:
             raise SettingsError(
-                f"resume: {path.name} was made with another {', '.join(changed)}; "
+                f"resume: {path.name} was made with another {', '.join(map(shown, changed))}; "
                 "set what it was made with to go on with it, or choose [none] to start anew."
             )
         learner.restore(state)
@@ -106,6 +108,11 @@ class RunFiles:
         return Outcome(
             {name.removeprefix("pairs."): pairs for name, pairs in tensors.items()}, losses, samples
         )
+
+
+def shown(name: str) -> str:
+    """Returns what an artist calls a part of `shaped_by`."""
+    return {"seed": "train_seed", "masked_loss": "mask", "generator": "preset"}.get(name, name)
 
 
 def provenance(shaped_by: dict, losses: Tensor) -> dict[str, str]:

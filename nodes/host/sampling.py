@@ -65,7 +65,7 @@ def require_cross_attention(model: ModelPatcher) -> None:
         "context_dim"
     ):
         raise MismatchError(
-            f"model: the checkpoint is {type(model.model).__name__}, which has no text cross-attention to stage; "
+            f"model: the checkpoint is {type(model.model).__name__}, which has no cross-attention that reads CLIP text; "
             "use an SD 1.x, SD 2.x or SDXL checkpoint."
         )
 
@@ -129,13 +129,13 @@ def honoured(contexts: StagedContext, plain: Tensor) -> StagedContext | None:
     Appended tokens are appended, an average's difference is added, a zeroed entry has no identity
     left (None).
     """
-    length = contexts.reference.shape[1]
-    difference = plain[:, :length].to(contexts.reference) - contexts.reference
     if not plain.any():
         return None
-    if difference.any():
-        contexts = contexts.map(lambda x: x + difference)
-    appended = plain[:, length:].to(contexts.reference)
+    plain = plain.to(contexts.reference)
+    own, appended = plain.tensor_split([contexts.reference.shape[1]], dim=1)
+    if not torch.equal(own, contexts.reference):
+        reference = contexts.reference
+        contexts = contexts.map(lambda x: own + (x - reference))
     return contexts.map(lambda x: torch.cat([x, appended.expand(len(x), -1, -1)], dim=1))
 
 

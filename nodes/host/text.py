@@ -7,7 +7,6 @@ same loop out of place over the same modules, equal to the host's own output bit
 
 __all__ = ["HostTextEncoder", "SlottedPrompt", "encode_staged", "text_encoders"]
 
-import logging
 from dataclasses import dataclass
 
 import torch
@@ -27,7 +26,7 @@ from ...sefi_core.prompts import (
     training_prompt,
 )
 
-log = logging.getLogger("sefi")
+END_TOKEN = 49407  # of every CLIP vocabulary
 
 # Words of one token each that hardly anyone writes: one of them marks the slot while the host
 # tokenises.
@@ -101,7 +100,8 @@ class SlottedPrompt:
             if all(slots.values()):
                 return cls(reference, tokens, slots, word)
         raise PromptError(
-            f'text: no slot for "{placeholder}" could be found in "{text}"; simplify the text.'
+            f'text: "{placeholder}" was not found again in the tokens of "{text[:120]}"; '
+            "put spaces around it and simplify what stands beside it."
         )
 
     def filled(self, variants: dict[str, list[Tensor]]) -> dict:
@@ -124,7 +124,7 @@ def word_ids(clip: CLIP, name: str, word: str) -> list[int]:
     """Returns a word's token ids without start, end and padding."""
     tokenizer = getattr(clip.tokenizer, f"clip_{name}")
     ids = [token for token, *_ in tokenizer.tokenize_with_weights(word, disable_weights=True)[0]]
-    return ids[1 : ids.index(tokenizer.end_token)]
+    return ids[1 : ids.index(END_TOKEN)]
 
 
 def positions(chunks: list[list[tuple]], token_id: int) -> list[tuple[int, int]]:
@@ -144,7 +144,8 @@ def fill_chunk(chunk: list[tuple], slots: list[int], tokens: Tensor) -> list[tup
         filled[slot : slot + 1] = [(token, *chunk[slot][1:]) for token in tokens]
     if any(entry is not chunk[-1] and entry != chunk[-1] for entry in filled[len(chunk) - 1 :]):
         raise PromptError(
-            f"text: an identity of {len(tokens)} tokens does not fit into the prompt; shorten the text around it."
+            f"text: an identity of {len(tokens)} tokens does not fit into this part of the prompt; "
+            f"take out {len(tokens) - 1} words or more."
         )
     return filled[: len(chunk)]
 
@@ -219,10 +220,6 @@ class HostTextEncoder:
             clip, training_prompt(DEFAULT_PLACEHOLDER), DEFAULT_PLACEHOLDER, class_word
         )
         self.class_tokens = class_tokens(clip, self.prompt.word)
-        if any(len(ids) > 1 for ids in self.prompt.word.values()):
-            log.info(
-                'class word "%s" has several tokens; the identity starts at their mean.', class_word
-            )
         self.clip_layer = clip.layer_idx
         self.encoders = text_encoders(clip)
         self.prompt_embeds = {}
@@ -258,18 +255,18 @@ class HostTextEncoder:
 
     def columns(self, scope: str) -> Tensor:
         name = next(iter(self.encoders))
-        length, slots = len(self.prompt_embeds[name]), self.slots(name)
-        counted = torch.zeros(length)
         ids = [token for token, *_ in self.prompt.tokens[name.removeprefix("clip_")][0]]
-        words = ids.index(ids[-1])  # the prompt's own tokens end before the first end token
-        counted[{"all tokens": slice(None), "prompt tokens": slice(1, words), "placeholder only": slots, "off": []}[
-            scope
-        ]] = 1.0  # fmt: skip
-        return counted
+        counted = {
+            "all tokens": range(len(ids)),
+            "prompt tokens": range(1, ids.index(END_TOKEN)),
+            "placeholder only": self.slots(name),
+            "off": (),
+        }[scope]
+        return torch.tensor([float(i in counted) for i in range(len(ids))])
 
 
 def encode_embeds(encoder: SDClipModel, embeds: Tensor, clip_layer: int | None) -> Tensor:
-    """Returns the host's text context (B, L, C), float32, of embeddings (B, L, E), out of place.
+    """Returns the host's text context (B, L, C) of embeddings (B, L, E), out of place, in their dtype.
 
     Arguments:
         clip_layer: The CLIP's clip skip (-1, -2, ...), None for the model's own.
@@ -278,10 +275,7 @@ def encode_embeds(encoder: SDClipModel, embeds: Tensor, clip_layer: int | None) 
     layer, index, _ = encoder.options_default
     if clip_layer is not None:
         layer, index = ("last", None) if abs(clip_layer) > count else ("hidden", clip_layer)
-    position = model.embeddings.position_embedding.weight.to(
-        device=embeds.device, dtype=torch.float32
-    )
-    x = embeds + position
+    x = embeds + model.embeddings.position_embedding.weight.to(embeds)
     mask = torch.full(
         (x.shape[1], x.shape[1]), -torch.finfo(x.dtype).max, dtype=x.dtype, device=x.device
     ).triu_(1)
@@ -289,6 +283,4 @@ def encode_embeds(encoder: SDClipModel, embeds: Tensor, clip_layer: int | None) 
     for block in model.encoder.layers[: count if layer == "last" else index % count + 1]:
         x = x + block.self_attn(block.layer_norm1(x), mask, attention)
         x = x + block.mlp(block.layer_norm2(x))
-    return (
-        model.final_layer_norm(x) if layer == "last" or encoder.layer_norm_hidden_state else x
-    ).float()
+    return model.final_layer_norm(x) if layer == "last" or encoder.layer_norm_hidden_state else x

@@ -4,8 +4,8 @@ left behind.
 
 __all__ = ["train_identity"]
 
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import torch
 from comfy.model_patcher import ModelPatcher
@@ -18,22 +18,32 @@ from ...sefi_core.prompts import TRAINING_TEMPLATE
 from ...sefi_core.training import (
     DEFAULT_LEARNING_RATE,
     PRESETS,
+    LatentPool,
     Learner,
-    StepReport,
     TrainingConfig,
     train,
 )
 from . import folders
-from .backbone import HostBackbone, compute_dtype, trainable
+from .backbone import HostBackbone, compute_dtype, own_side, require_trainable, trainable
 from .fingerprint import hash_of_tensors
 from .pictures import as_image, as_pil, encode_pool, sample_preview, square_pictures, stored_samples
 from .progress import Progress, say
 from .runs import Outcome, RunFiles, provenance
-from .sampling import require_context_width, require_cross_attention
-from .text import HostTextEncoder, token_widths
+from .sampling import require_context_width
+from .text import HostTextEncoder
 
 ARITHMETIC = 1  # raise it when results change: trainings finished before are then not reused
-SDXL_SIDE, SD_SIDE = 1024, 512
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """The host's models while a training borrows them; `load` puts them back in place after a preview."""
+
+    model: ModelPatcher
+    clip: CLIP
+    vae: VAE
+    numbers: torch.dtype
+    load: Callable[[], None]
 
 
 def train_identity(
@@ -60,10 +70,12 @@ def train_identity(
     name: str = "identity",
     node_id: str | None = None,
 ) -> tuple[Identity, dict, Tensor]:
-    """Trains, or answers with the same training finished earlier; returns (identity, LOSS_MAP,
-    IMAGE of previews).
+    """Trains, or answers with the same training finished earlier.
 
     Arguments are the inputs of the node; `node_id` is where progress is shown.
+
+    Returns:
+        The identity, the host's LOSS_MAP and an IMAGE of the previews.
     """
     config = chosen_config(
         preset,
@@ -75,57 +87,30 @@ def train_identity(
         batch_size=batch_size,
         seed=train_seed,
     )
-    require_cross_attention(model)
-    side = resolution or (SDXL_SIDE if "clip_g" in token_widths(clip) else SD_SIDE)
-    subject, subject_mask = square_pictures(image, mask, side)
+    require_trainable(model)
+    subject, subject_mask = square_pictures(image, mask, resolution or own_side(model))
+    config = replace(config, masked_loss=config.masked_loss or bool(subject_mask.min() < 0.99))
     folders.require_plain("name", name)
     numbers = compute_dtype(model, dtype)
 
     with trainable(model, clip.patcher, numbers) as (loaded, load):
-        shaped_by = {
-            **config.fingerprint(),
-            "class_word": class_word,
-            "prompt": TRAINING_TEMPLATE,
-            "resolution": side,
-            "dtype": str(numbers),
-            "image": hash_of_tensors([("image", subject), ("mask", subject_mask)]),
-            "model": hash_of_tensors(loaded.model.diffusion_model.state_dict().items()),
-            "clip": hash_of_tensors([*clip.cond_stage_model.state_dict().items(), clip_skip(clip)]),
-            "vae": hash_of_tensors(vae.first_stage_model.state_dict().items()),
-            "arithmetic": ARITHMETIC,
-        }
+        host = Loaded(loaded, clip, vae, numbers, load)
+        shaped_by = what_shapes(host, config, class_word, subject, subject_mask)
         files = RunFiles(name, shaped_by, {"steps": steps, "preview_every": preview_every})
         outcome = files.load_finished()
-        if outcome is not None:
-            say("Finished before: here is the result. Change train_seed to train anew.", node_id)
-        else:
+        if outcome is None:
             encoder = HostTextEncoder(clip, class_word)
             require_context_width(model, encoder.reference().shape[-1])
+            if max(map(len, encoder.prompt.word.values())) > 1:
+                say(f"{class_word} is several tokens; it starts at their mean.", node_id)
             learner = Learner(encoder.class_tokens, config, scaled=numbers == torch.float16)
             if resume != folders.NO_CHECKPOINT:
                 files.restore(learner, resume)
             pool = encode_pool(vae, loaded, subject, subject_mask, config, learner.device)
-            load()
-            backbone = HostBackbone(
-                loaded, encoder.reference(config.batch_size), pool.latents[:1], numbers
-            )
-
-            def identity_so_far() -> Identity:
-                metadata = provenance(shaped_by, learner.losses[: learner.step])
-                return Identity(learner.pairs(), class_word=class_word, metadata=metadata)
-
-            def preview() -> Tensor:
-                try:
-                    return sample_preview(
-                        loaded, clip, vae, identity_so_far(), pool.latents[:1], train_seed
-                    )
-                finally:
-                    load()
-
-            outcome = drive(
-                train(backbone, encoder, pool, learner), learner, files, identity_so_far, preview,
-                preview_every, checkpoint_every, node_id,
-            )  # fmt: skip
+            run = Run(host, encoder, learner, pool, files, class_word, node_id)
+            outcome = run.to_the_end(preview_every, checkpoint_every)
+        else:
+            say("Finished before: here is the result. Change train_seed to train anew.", node_id)
 
     identity = Identity(
         outcome.pairs, class_word=class_word, metadata=provenance(shaped_by, outcome.losses)
@@ -147,52 +132,86 @@ def chosen_config(preset: str, learning_rate: float, **settings) -> TrainingConf
     return replace(PRESETS[preset], **settings)
 
 
-def clip_skip(clip: CLIP) -> tuple[str, Tensor]:
-    """Returns the CLIP's layer as a tensor to hash: it shapes the contexts like a weight."""
-    return "clip_skip", torch.tensor(0 if clip.layer_idx is None else clip.layer_idx)
+def what_shapes(
+    host: Loaded, config: TrainingConfig, class_word: str, subject: Tensor, mask: Tensor
+) -> dict:
+    """Returns all that shapes each step of a training, by content: text, numbers and hashes."""
+    clip_skip = torch.tensor(0 if host.clip.layer_idx is None else host.clip.layer_idx)
+    return {
+        **config.fingerprint(),
+        "class_word": class_word,
+        "prompt": TRAINING_TEMPLATE,
+        "resolution": subject.shape[-1],
+        "dtype": str(host.numbers),
+        "image": hash_of_tensors([("image", subject), ("mask", mask)]),
+        "model": hash_of_tensors(host.model.model.diffusion_model.state_dict().items()),
+        "clip": hash_of_tensors(
+            [*host.clip.cond_stage_model.state_dict().items(), ("clip_skip", clip_skip)]
+        ),
+        "vae": hash_of_tensors(host.vae.first_stage_model.state_dict().items()),
+        "arithmetic": ARITHMETIC,
+    }
 
 
-def drive(
-    reports: Iterator[StepReport],
-    learner: Learner,
-    files: RunFiles,
-    identity_so_far: Callable[[], Identity],
-    preview: Callable[[], Tensor],
-    preview_every: int,
-    checkpoint_every: int,
-    node_id: str | None,
-) -> Outcome:
-    """Runs a training to its end and keeps its outcome; whatever stops it first leaves a checkpoint
-    to resume.
-    """
-    previews = []
-    progress = Progress(learner.config.steps, learner.step, node_id)
-    try:
-        for report in reports:
-            progress.step(report)
-            if preview_every and report.step % preview_every == 0:
-                previews.append(preview())
-                progress.picture(report.step, as_pil(previews[-1]))
-            if (
-                checkpoint_every
-                and report.step % checkpoint_every == 0
-                and report.step < learner.config.steps
-            ):
-                files.save_checkpoint(learner, identity_so_far())
-    except TrainingError:
-        raise  # the state is no longer worth keeping; the last checkpoint is
-    except BaseException:
-        if learner.step:
-            so_far = files.save_checkpoint(learner, identity_so_far())
-            say(
-                f"Stopped at step {learner.step}; the identity so far is {so_far}. Choose it in resume.",
-                node_id,
+@dataclass(frozen=True)
+class Run:
+    """A training under way."""
+
+    host: Loaded
+    encoder: HostTextEncoder
+    learner: Learner
+    pool: LatentPool
+    files: RunFiles
+    class_word: str
+    node_id: str | None
+
+    def to_the_end(self, preview_every: int, checkpoint_every: int) -> Outcome:
+        """Takes every step and keeps the outcome; what stops it first leaves a checkpoint to resume."""
+        self.host.load()
+        learner, previews = self.learner, []
+        steps = learner.config.steps
+        reference = self.encoder.reference(learner.config.batch_size)
+        backbone = HostBackbone(
+            self.host.model, reference, self.pool.latents[:1], self.host.numbers
+        )
+        progress = Progress(steps, learner.step, self.node_id)
+        try:
+            for report in train(backbone, self.encoder, self.pool, learner):
+                progress.step(report)
+                if preview_every and report.step % preview_every == 0:
+                    previews.append(self.preview())
+                    progress.picture(report.step, as_pil(previews[-1]))
+                if checkpoint_every and report.step % checkpoint_every == 0 and report.step < steps:
+                    self.files.save_checkpoint(learner, self.identity_so_far())
+        except TrainingError:
+            raise  # the state is no longer worth keeping; the last checkpoint is
+        except BaseException:
+            if learner.step:
+                so_far = self.files.save_checkpoint(learner, self.identity_so_far())
+                say(
+                    f"Stopped at step {learner.step}. To go on, press R and choose "
+                    f"{self.files.checkpoint.name} in resume; the identity so far is {so_far}.",
+                    self.node_id,
+                )
+            raise
+        samples = torch.cat(previews) if previews else torch.zeros(0, 1, 1, 3, dtype=torch.uint8)
+        outcome = Outcome(learner.pairs(), learner.losses.cpu(), samples)
+        self.files.save_finished(outcome)
+        return outcome
+
+    def identity_so_far(self) -> Identity:
+        metadata = provenance(self.files.shaped_by, self.learner.losses[: self.learner.step])
+        return Identity(self.learner.pairs(), class_word=self.class_word, metadata=metadata)
+
+    def preview(self) -> Tensor:
+        """Samples a picture with the identity so far; returns it in 8 bits, (1, H, W, 3)."""
+        host, seed = self.host, self.learner.config.seed
+        try:
+            return sample_preview(
+                host.model, host.clip, host.vae, self.identity_so_far(), self.pool.latents[:1], seed
             )
-        raise
-    samples = torch.cat(previews) if previews else torch.zeros(0, 1, 1, 3, dtype=torch.uint8)
-    outcome = Outcome(learner.pairs(), learner.losses.cpu(), samples)
-    files.save_finished(outcome)
-    return outcome
+        finally:
+            host.load()
 
 
 def loss_map(losses: Tensor, weight: float) -> dict[str, list[float]]:

@@ -7,35 +7,64 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 HOST = os.environ.get("COMFYUI_PATH") or (ROOT / ".host-path").read_text().strip()
+BASE = tempfile.mkdtemp(prefix="sefi-host-")
 
 sys.path.insert(0, HOST)
-_argv, sys.argv = sys.argv, ["main.py", "--cpu", "--base-directory", tempfile.mkdtemp(prefix="sefi-host-")]
+given, sys.argv = sys.argv, ["main.py", "--cpu", "--base-directory", BASE]
 import comfy.options
 
 comfy.options.enable_args_parsing()
-import utils.extra_config  # the host's `utils` is a package only if it comes first
-import comfy.cli_args
-import folder_paths
+import comfy.cli_args  # reads sys.argv
+import folder_paths  # noqa: F401
+import utils.extra_config  # noqa: F401 - the host's `utils` is a package only if it comes before `nodes`
 
-sys.argv = _argv
+sys.argv = given
 
 import pytest
 import seeded
 import torch
+from sefi_pack.nodes.host.text import SlottedPrompt, class_tokens, token_widths
+from sefi_pack.sefi_core.identity import Identity
 
-torch.set_num_threads(2)
+
+@pytest.fixture(autouse=True)
+def as_the_executor():
+    """The executor runs every node in inference mode."""
+    with torch.inference_mode():
+        yield
 
 
 @pytest.fixture(scope="session")
 def clip():
-    return seeded.tiny_clip()
+    with torch.inference_mode():
+        return seeded.tiny_clip()
 
 
 @pytest.fixture(scope="session")
 def model():
-    return seeded.tiny_model()
+    with torch.inference_mode():
+        return seeded.tiny_model()
 
 
 @pytest.fixture(scope="session")
 def vae():
-    return seeded.seeded_vae()
+    with torch.inference_mode():
+        return seeded.seeded_vae()
+
+
+@pytest.fixture
+def neutral(clip):
+    """An identity whose every pair is the class word's token."""
+    prompt = SlottedPrompt.read(clip, "V*", "V*", "person")
+    tokens = class_tokens(clip, prompt.word)
+    return Identity({name: token.clone().expand(5, 2, 1, -1) for name, token in tokens.items()})
+
+
+@pytest.fixture
+def learned(clip):
+    """An identity with something in every pair."""
+    generator = torch.Generator().manual_seed(7)
+    widths = token_widths(clip)
+    return Identity(
+        {n: torch.randn(5, 2, 1, width, generator=generator) * 0.3 for n, width in widths.items()}
+    )

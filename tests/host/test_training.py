@@ -1,0 +1,487 @@
+"""Train SeFi ID through its own door, on the host's own classes, in inference mode as the executor runs it."""
+
+import gc
+import hashlib
+
+from dataclasses import replace
+
+import comfy.model_management as mm
+import folder_paths
+import nodes
+import psutil
+import pytest
+import seeded
+import torch
+from sefi_pack.nodes.host import folders, trainer
+from sefi_pack.nodes.host.backbone import HostBackbone, trainable
+from sefi_pack.nodes.host.sampling import apply_identity
+from sefi_pack.nodes.host.text import HostTextEncoder
+from sefi_pack.sefi_core.errors import MismatchError, PictureError, PromptError, SettingsError
+from sefi_pack.sefi_core.file_format import load_identity
+from sefi_pack.sefi_core.identity import Identity
+from sefi_pack.sefi_core.losses import attention_loss
+from sefi_pack.sefi_core.training import PRESETS, loss_terms, predict_pairs
+
+
+@pytest.fixture
+def picture():
+    return torch.rand(1, 80, 72, 3, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def output(tmp_path, monkeypatch):
+    monkeypatch.setattr(folder_paths, "output_directory", str(tmp_path))
+    return tmp_path / "sefi"
+
+
+@pytest.fixture
+def ask(model, clip, vae, picture, output):
+    """Trains with small settings; keyword arguments change them."""
+
+    def train(**changed):
+        request = {
+            "model": model, "clip": clip, "vae": vae, "image": picture, "class_word": "person",
+            "train_seed": 0, "preset": "default", "steps": 6, "learning_rate": 3e-4,
+            "attention_loss_weight": 0.003, "resolution": 64, "preview_every": 0,
+            "checkpoint_every": 0,
+        }  # fmt: skip
+        return trainer.train_identity(**{**request, **changed})
+
+    return train
+
+
+def pairs_of(answer):
+    return answer[0].pairs["clip_l"]
+
+
+def state_of(*patchers):
+    """Everything that must not change: bytes, flags, hooks and options of what the artist connected."""
+    digest = hashlib.sha256()
+    for patcher in patchers:
+        for name, tensor in sorted({**patcher.model.state_dict(keep_vars=True)}.items()):
+            digest.update(f"{name}{tensor.dtype}{tensor.requires_grad}{id(tensor)}".encode())
+            digest.update(tensor.detach().reshape(-1).view(torch.uint8).numpy())
+        for module in patcher.model.modules():
+            hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks)
+            digest.update(str([len(h) for h in hooks] + [module.training]).encode())
+        options = (patcher.model_options, patcher.patches, patcher.object_patches, patcher.wrappers)
+        digest.update(repr(options).encode())
+    return digest.hexdigest()
+
+
+def interrupt_at(monkeypatch, step, error=mm.InterruptProcessingException):
+    """Presses the host's stop button, or raises, when `step` steps are done."""
+    shown = trainer.Progress.step
+
+    def press(self, report):
+        if report.step == step:
+            if error is mm.InterruptProcessingException:
+                mm.interrupt_current_processing(True)
+            else:
+                raise error
+        shown(self, report)
+
+    monkeypatch.setattr(trainer.Progress, "step", press)
+
+
+def test_two_trainings_are_identical_and_the_global_rng_is_untouched(ask, output, monkeypatch):
+    before = torch.get_rng_state()
+    first = ask(preview_every=3)
+    assert torch.equal(torch.get_rng_state(), before)
+    for file in (output / "finished").iterdir():
+        file.unlink()
+    second = ask(preview_every=3)
+    assert torch.equal(pairs_of(first), pairs_of(second))
+    assert torch.equal(first[2], second[2]) and first[1] == second[1]
+    assert first[2].shape == (2, 64, 64, 3)
+
+
+def test_a_finished_training_answers_at_once(ask, output, monkeypatch):
+    first = ask(preview_every=3)
+    monkeypatch.setattr(trainer, "train", None)  # no step may be taken
+    second = ask(preview_every=3)
+    assert torch.equal(pairs_of(first), pairs_of(second)) and torch.equal(first[2], second[2])
+    assert first[1] == second[1] and first[0].metadata == second[0].metadata
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"train_seed": 1}, {"steps": 7}, {"class_word": "dog"}, {"attention_loss": "off"},
+        {"preset": "paper"}, {"attention_loss_weight": 0.1}, {"stages": 3}, {"batch_size": 2},
+        {"learning_rate": 1e-3}, {"mask": torch.ones(1, 80, 72).tril()},
+        {"image": torch.zeros(1, 80, 72, 3)},
+    ],
+    ids=lambda changed: next(iter(changed)),
+)  # fmt: skip
+def test_whatever_shapes_a_training_makes_it_another(ask, changed):
+    assert not torch.equal(pairs_of(ask()), pairs_of(ask(**changed))) or "stages" in changed
+
+
+def test_another_checkpoint_trains_anew(ask):
+    first = ask()
+    assert not torch.equal(pairs_of(first), pairs_of(ask(model=seeded.tiny_model(seed=9))))
+    assert not torch.equal(pairs_of(first), pairs_of(ask(clip=seeded.tiny_clip(seed=9))))
+
+
+def test_fifty_and_fifty_steps_are_a_hundred(ask, output, monkeypatch):
+    settings = {"steps": 100, "preview_every": 0}
+    whole = ask(**settings)
+    for file in (output / "finished").iterdir():
+        file.unlink()
+    with monkeypatch.context() as patched:
+        interrupt_at(patched, 50)
+        with pytest.raises(mm.InterruptProcessingException):
+            ask(**settings)
+    (name,) = folders.checkpoint_names()[1:]
+    resumed = ask(**settings, resume=name)
+    assert torch.equal(pairs_of(whole), pairs_of(resumed)) and whole[1] == resumed[1]
+    assert folders.checkpoint_names() == ["[none]"]  # a finished training needs none
+
+
+@pytest.mark.parametrize("moment", ["forward", "backward"])
+def test_a_step_cut_short_is_drawn_again(ask, output, monkeypatch, moment):
+    """The host's operations look at the stop button too, in the middle of a step."""
+    whole = ask()
+    next((output / "finished").iterdir()).unlink()
+    with monkeypatch.context() as patched:
+        calls = []
+        place = (HostBackbone, "run") if moment == "forward" else (torch.Tensor, "backward")
+        real = getattr(*place)
+
+        def cut(*args, **kwargs):
+            calls.append(1)
+            if len(calls) == 5:
+                raise mm.InterruptProcessingException
+            return real(*args, **kwargs)
+
+        patched.setattr(*place, cut)
+        with pytest.raises(mm.InterruptProcessingException):
+            ask()
+    resumed = ask(resume=folders.checkpoint_names()[1])
+    assert torch.equal(pairs_of(whole), pairs_of(resumed))
+
+
+def test_an_interrupt_keeps_a_usable_identity(ask, output, monkeypatch, model, clip):
+    interrupt_at(monkeypatch, 3)
+    with pytest.raises(mm.InterruptProcessingException):
+        ask()
+    (so_far,) = output.glob("*.identity_so_far.safetensors")
+    identity = load_identity(so_far)
+    apply_identity(model, clip, identity, "a photo of V*")
+    assert '"steps": 3' in identity.metadata["sefi.training"]
+    assert not list((output).glob("finished/*"))
+
+
+@pytest.mark.parametrize(
+    "error", [mm.InterruptProcessingException, RuntimeError("boom"), torch.OutOfMemoryError("full")]
+)
+def test_everything_is_given_back_as_it_was(ask, model, clip, vae, monkeypatch, error):
+    patchers = (model, clip.patcher, vae.patcher)
+    before = state_of(*patchers)
+    ask(preview_every=3)
+    assert state_of(*patchers) == before
+    interrupt_at(monkeypatch, 3, error)
+    with pytest.raises(type(error) if isinstance(error, Exception) else error):
+        ask(train_seed=5)
+    assert state_of(*patchers) == before
+    assert not any(p.model.diffusion_model.training for p in patchers[:1])
+
+
+def test_a_compute_dtype_is_only_borrowed(ask, model, clip, vae):
+    before = state_of(model, clip.patcher, vae.patcher)
+    half = ask(dtype="bf16")
+    assert state_of(model, clip.patcher, vae.patcher) == before
+    assert model.model.manual_cast_dtype is None and not model.force_cast_weights
+    first = half[1]["denoising"][0], ask()[1]["denoising"][0]
+    assert first[0] != first[1] and first[0] == pytest.approx(first[1], rel=0.05)
+
+
+def test_flags_of_newer_hosts_are_set_and_reset(ask, monkeypatch):
+    monkeypatch.setattr(mm, "in_training", False, raising=False)
+    seen = []
+    run = HostBackbone.run
+    monkeypatch.setattr(HostBackbone, "run", lambda *a: (seen.append(mm.in_training), run(*a))[1])
+    ask()
+    assert set(seen) == {True} and mm.in_training is False
+
+
+def test_sampling_after_training_is_bit_identical(ask, model, clip):
+    def sample():
+        positive, negative = (
+            nodes.CLIPTextEncode().encode(clip, text)[0] for text in ("a person", "")
+        )
+        latent = nodes.EmptyLatentImage().generate(64, 64, 1)[0]
+        return nodes.KSampler().sample(
+            model, 1, 4, 5.0, "euler", "normal", positive, negative, latent, 1.0
+        )[0]["samples"]
+
+    before = sample()
+    ask(preview_every=3, dtype="bf16")
+    assert torch.equal(sample(), before)
+
+
+def test_memory_does_not_grow(ask, output):
+    def train_and_forget(seed):
+        ask(train_seed=seed, steps=2)
+        for file in (output / "finished").iterdir():
+            file.unlink()
+        gc.collect()
+        return psutil.Process().memory_info().rss
+
+    for seed in range(4):
+        first = train_and_forget(seed)
+    last = [train_and_forget(4 + seed) for seed in range(20)][-1]
+    assert last - first < 50e6
+
+
+def test_a_lora_on_the_model_is_trained_with(ask, model):
+    """Its weights are in the hash and in the gradients; the model gets its own back."""
+    key = "diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
+    weight = model.model.get_parameter(key).clone()
+    with_lora = model.clone()
+    with_lora.add_patches({key: (torch.ones_like(weight),)}, 0.5)
+    assert not torch.equal(pairs_of(ask()), pairs_of(ask(model=with_lora)))
+    mm.load_models_gpu([model])
+    assert torch.equal(model.model.get_parameter(key), weight)
+
+
+def test_the_training_lowers_the_loss_on_a_fixed_probe(model, clip, vae, picture, output, ask):
+    """Same latents, noise and timesteps before and after: at least a tenth in 60 steps."""
+    identity = ask(steps=60)[0]
+    with trainable(model, clip.patcher, torch.float32), torch.no_grad():
+        encoder = HostTextEncoder(clip, "person")
+        generator = torch.Generator().manual_seed(1)
+        subject, _ = trainer.square_pictures(picture, None, 64)
+        latents = vae.encode(subject.movedim(1, -1)).clone().expand(50, -1, -1, -1)
+        noise = torch.randn(latents.shape, generator=generator)
+        timesteps = torch.arange(0, 1000, 20)
+        backbone = HostBackbone(model, encoder.reference(), latents[:1], torch.float32)
+
+        def probe(pairs):
+            prediction = predict_pairs(
+                backbone, encoder, pairs, identity.edges, latents, noise, timesteps, torch.zeros(77)
+            )
+            return loss_terms(prediction, PRESETS["default"], torch.zeros(77), None).denoising
+
+        start = {n: t.expand(5, 2, 1, -1) for n, t in encoder.class_tokens.items()}
+        assert probe(identity.pairs) < 0.9 * probe(start)
+
+
+class Tiny:
+    """The whole loss in float64 on a tiny model, as a function of the tokens."""
+
+    def __init__(self):
+        self.model = seeded.tiny_model(dtype=torch.float64)
+        self.model.model.double()
+        self.clip = seeded.tiny_clip()
+        self.clip.cond_stage_model.double()
+        self.encoder = HostTextEncoder(self.clip, "person")
+        generator = torch.Generator().manual_seed(3)
+        self.start = self.encoder.class_tokens["clip_l"].double()
+        noise = torch.randn(5, 2, 1, 64, generator=generator, dtype=torch.float64)
+        self.pairs = self.start + 0.3 * noise
+        self.latents, self.noise = (
+            torch.randn(1, 4, 8, 8, generator=generator, dtype=torch.float64) for _ in range(2)
+        )
+        reference = self.encoder.encode({"clip_l": self.start.expand(2, 1, -1)})[:1]
+        self.backbone = HostBackbone(self.model, reference, self.latents, torch.float64)
+
+    def terms(self, pairs, timestep=500, scope="all tokens", references=None):
+        columns = self.encoder.columns(scope).double()
+        prediction = predict_pairs(
+            self.backbone, self.encoder, {"clip_l": pairs}, (1000, 800, 600, 400, 200, 0),
+            self.latents, self.noise, torch.tensor([timestep]), columns,
+        )  # fmt: skip
+        if references is not None:
+            maps = [(r, target) for r, (_, target) in zip(references, prediction.maps, strict=True)]
+            prediction = replace(prediction, maps=maps)
+        return prediction, loss_terms(prediction, PRESETS["default"], columns, None)
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    with torch.inference_mode(False), torch.enable_grad():
+        yield Tiny()
+
+
+@pytest.mark.parametrize("timestep", [50, 500, 950])
+def test_gradients_match_central_differences(tiny, timestep):
+    with torch.inference_mode(False), torch.enable_grad():
+        pairs = tiny.pairs.clone().requires_grad_()
+        prediction, terms = tiny.terms(pairs, timestep)
+        terms.total.backward()
+        direction = torch.randn(
+            pairs.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64
+        )
+        along = (pairs.grad * direction).sum()
+    with torch.no_grad():
+        h = 1e-5
+        references = [reference for reference, _ in prediction.maps]  # targets do not move
+        ahead, behind = (
+            tiny.terms(tiny.pairs + s * h * direction, timestep, references=references)[1].total
+            for s in (1, -1)
+        )
+        expected = (ahead - behind) / (2 * h)
+    assert abs(along - expected) < 1e-4 * abs(expected)
+    stage = (999 - timestep) // 200
+    assert pairs.grad[stage].any() and pairs.grad.ne(0).any(dim=(1, 2, 3)).sum() == 1
+
+
+def test_the_attention_loss_reaches_keys_directly_and_values_through_deeper_queries(tiny):
+    with torch.inference_mode(False), torch.enable_grad():
+        pairs = tiny.pairs.clone().requires_grad_()
+        prediction, terms = tiny.terms(pairs)
+        gradient = torch.autograd.grad(terms.attention, pairs, retain_graph=True)[0][2]
+        assert gradient[0].any() and gradient[1].any()
+        first = prediction.maps[0][1]  # of the first layer: no value has acted before it
+        gradient = torch.autograd.grad(first.square().sum(), pairs)[0][2]
+        assert gradient[0].any() and not gradient[1].any()
+        assert not any(reference.requires_grad for reference, _ in prediction.maps)
+
+
+def test_with_the_loss_off_no_map_is_made(tiny):
+    with torch.no_grad():
+        prediction, terms = tiny.terms(tiny.pairs, scope="off")
+    assert prediction.maps == [] and terms.attention == 0 and terms.total == terms.denoising
+
+
+def test_at_the_start_the_attention_loss_is_exactly_zero(tiny):
+    with torch.no_grad():
+        start = tiny.start.expand(5, 2, 1, -1)
+        prediction, terms = tiny.terms(start)
+        assert terms.attention == 0
+        # every cross-attention layer of this size is captured, and each map sums to 1 over the prompt
+        assert len(prediction.maps) == 7
+        for reference, target in prediction.maps:
+            assert torch.equal(reference, target)
+            torch.testing.assert_close(target.sum(-1), torch.ones_like(target[..., 0]))
+
+
+@pytest.mark.parametrize("v_prediction", [False, True])
+def test_the_target_is_what_the_hosts_sampling_denoises_to_the_picture(v_prediction):
+    model = seeded.tiny_model(v_prediction=v_prediction)
+    latents, noise = torch.randn(2, 3, 4, 8, 8)
+    reference = torch.randn(1, 77, 64)
+    backbone = HostBackbone(model, reference, latents[:1], torch.float32)
+    timesteps = torch.tensor([20, 500, 980])
+    prediction = backbone.predict(
+        latents, noise, timesteps, *[reference.expand(3, -1, -1)] * 2, False
+    )
+    sigma = model.model.model_sampling.sigma(timesteps).view(3, 1, 1, 1)
+    velocity = (noise - sigma * latents) / (sigma**2 + 1) ** 0.5
+    expected = velocity if v_prediction else noise
+    torch.testing.assert_close(prediction.target, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_previews_and_the_picture_itself(ask, picture):
+    assert ask(preview_every=0)[2].shape == (1, 64, 64, 3)
+    assert ask(preview_every=2)[2].shape == (3, 64, 64, 3)
+
+
+def test_alpha_and_several_pictures(ask):
+    alpha = torch.ones(3, 90, 70, 4)
+    alpha[:, :, 40:, 3] = 0.0
+    alpha[..., :3] = torch.rand(3, 90, 70, 3, generator=torch.Generator().manual_seed(1))
+    assert pairs_of(ask(image=alpha)).isfinite().all()
+
+
+BAD = [
+    ({"image": torch.zeros(1, 8, 8, 3)}, PictureError, "image: it is 8 x 8 pixels"),
+    ({"image": torch.full((1, 80, 80, 3), torch.nan)}, PictureError, "image: .*not finite"),
+    ({"image": torch.zeros(1, 80, 80, 2)}, PictureError, "image: it has shape"),
+    (
+        {"mask": torch.ones(1, 40, 40)},
+        PictureError,
+        "mask: it is 40 x 40 pixels, the image 72 x 80",
+    ),
+    ({"mask": torch.zeros(1, 80, 72)}, PictureError, "mask: it is empty"),
+    ({"mask": torch.ones(3, 80, 72)}, PictureError, "mask: there are 3 for 1 images"),
+    ({"steps": 0}, SettingsError, "steps: it is 0"),
+    ({"learning_rate": float("nan")}, SettingsError, "learning_rate: it is nan"),
+    ({"attention_loss": "some"}, SettingsError, 'attention_loss: "some" is unknown'),
+    ({"preset": "x"}, SettingsError, 'preset: "x" is unknown'),
+    ({"resolution": 100}, SettingsError, "resolution: it is 100"),
+    ({"dtype": "int8"}, SettingsError, 'dtype: "int8" is unknown'),
+    ({"name": "../x"}, SettingsError, 'name: "../x" is no plain name'),
+    ({"resume": "../x.checkpoint.safetensors"}, SettingsError, "resume: there is no checkpoint"),
+    ({"class_word": "(person:2)"}, PromptError, "class_word: .* is not a plain noun"),
+]
+
+
+@pytest.mark.parametrize(("changed", "error", "sentence"), BAD, ids=[b[2][:30] for b in BAD])
+def test_bad_input_is_one_sentence_and_changes_nothing(
+    ask, model, clip, vae, output, changed, error, sentence
+):
+    before = state_of(model, clip.patcher, vae.patcher)
+    with pytest.raises(error, match=sentence) as caught:
+        ask(**changed)
+    assert "\n" not in str(caught.value) and str(caught.value).endswith(".")
+    assert state_of(model, clip.patcher, vae.patcher) == before
+    assert not list(output.rglob("*.safetensors"))
+
+
+def test_a_checkpoint_of_another_training_is_refused_by_what_differs(ask, monkeypatch):
+    with monkeypatch.context() as patched:
+        interrupt_at(patched, 3)
+        with pytest.raises(mm.InterruptProcessingException):
+            ask()
+    name = folders.checkpoint_names()[1]
+    with pytest.raises(SettingsError, match="was made with another class_word, stages;"):
+        ask(class_word="dog", stages=3, resume=name)
+    with pytest.raises(SettingsError, match="has 3 steps behind it, more than the 2 asked for"):
+        ask(steps=2, resume=name)
+
+
+def test_models_without_text_cross_attention_are_refused(ask, model):
+    class Flux(torch.nn.Module):
+        pass
+
+    other = model.clone()
+    other.model = Flux()
+    with pytest.raises(
+        MismatchError,
+        match="model: the checkpoint is Flux, which has no cross-attention that reads",
+    ):
+        ask(model=other)
+
+
+def test_a_clip_of_another_width_is_refused(ask):
+    with pytest.raises(
+        MismatchError, match="clip: it gives text contexts of width 96, the model reads width 64"
+    ):
+        ask(clip=seeded.tiny_clip(hidden_size=96))
+
+
+def test_the_fallback_keys_give_the_mean_value_token(ask, tmp_path):
+    """The same file in the host's plain CLIPTextEncode."""
+    from sefi_pack.sefi_core.file_format import save_identity
+
+    identity = ask()[0]
+    save_identity(identity, tmp_path / "anna.safetensors")
+    clip = seeded.tiny_clip(embedding_directory=str(tmp_path))
+    tokens = clip.tokenize("a photo of embedding:anna")["l"][0]
+    (token,) = [token for token, _ in tokens if torch.is_tensor(token)]
+    assert torch.equal(token, identity.pairs["clip_l"][:, 1].mean(dim=0)[0])
+
+
+def test_an_identity_survives_its_file(ask, model, clip, tmp_path):
+    from sefi_pack.sefi_core.file_format import save_identity
+
+    identity = ask()[0]
+    save_identity(identity, tmp_path / "a.safetensors")
+    loaded = load_identity(tmp_path / "a.safetensors")
+    contexts = [apply_identity(model, clip, i, "V*")[1][0][1]["sefi"] for i in (identity, loaded)]
+    assert torch.equal(contexts[0].keys, contexts[1].keys)
+    assert torch.equal(contexts[0].values, contexts[1].values)
+
+
+def test_attention_maps_are_as_the_paper_shapes_them(tiny):
+    """Heads are kept, all 77 columns count: Re2 gives [8, 77, 32, 32]."""
+    from sefi_pack.sefi_core.maps import resize_maps
+
+    with torch.no_grad():
+        prediction, _ = tiny.terms(tiny.pairs)
+        assert resize_maps(prediction.maps[0][1], *prediction.sides[0]).shape == (1, 8, 77, 32, 32)
+        assert attention_loss(prediction, torch.ones(77)) > 0
+    assert isinstance(Identity({"clip_l": tiny.pairs}), Identity)
