@@ -14,8 +14,8 @@ class ApplySeFiConditioning(io.ComfyNode):
             display_name="Apply SeFi Conditioning",
             category=CATEGORY,
             description=(
-                "Encodes a prompt with the identity where V* stands. Connect BOTH outputs to the sampler: "
-                "without the model, the picture shows the class word."
+                "Encodes a prompt with the identity where V* stands. Connect BOTH outputs to the "
+                "sampler: without the model, the picture shows the class word."
             ),
             inputs=[
                 io.Model.Input(
@@ -30,8 +30,8 @@ class ApplySeFiConditioning(io.ComfyNode):
                     default="a photo of V*",
                     multiline=True,
                     dynamic_prompts=True,
-                    tooltip="The prompt; V* stands for the identity and already is the noun: a photo of V* in the "
-                    "garden. Weights such as (V*:1.2) work.",
+                    tooltip="The prompt; V* stands for the identity and already is the noun: a "
+                    "photo of V* in the garden. Weights such as (V*:1.2) work.",
                 ),
                 io.Float.Input(
                     "strength",
@@ -40,8 +40,8 @@ class ApplySeFiConditioning(io.ComfyNode):
                     max=3.0,
                     step=0.05,
                     optional=True,
-                    tooltip="1: the identity as learned. 0: exactly the plain picture of the class word. "
-                    "Above 1 exaggerates.",
+                    tooltip="1: the identity as learned. 0: exactly the plain picture of the "
+                    "class word. Above 1 exaggerates.",
                 ),
                 io.Float.Input(
                     "key_strength",
@@ -50,8 +50,8 @@ class ApplySeFiConditioning(io.ComfyNode):
                     max=3.0,
                     step=0.05,
                     optional=True,
-                    tooltip="Strength of where the identity acts in the picture, on top of strength. Lower it when the "
-                    "prompt is not followed.",
+                    tooltip="Strength of where the identity acts in the picture, on top of "
+                    "strength. Lower it when the prompt is not followed.",
                 ),
                 io.Float.Input(
                     "value_strength",
@@ -69,7 +69,8 @@ class ApplySeFiConditioning(io.ComfyNode):
                     max=1.0,
                     step=0.001,
                     optional=True,
-                    tooltip="When the identity starts. Before, the class word stands in: 0.2 leaves the layout free.",
+                    tooltip="When the identity starts. Before, the class word stands in: 0.2 "
+                    "leaves the layout free.",
                 ),
                 io.Float.Input(
                     "end_percent",
@@ -84,7 +85,8 @@ class ApplySeFiConditioning(io.ComfyNode):
                     "placeholder",
                     default="",
                     optional=True,
-                    tooltip="The word that stands for the identity in the text. Empty: the identity's own, V*.",
+                    tooltip="The word that stands for the identity in the text. Empty: the "
+                    "identity's own, V*.",
                 ),
             ],
             outputs=[

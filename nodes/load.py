@@ -14,13 +14,14 @@ class LoadSeFiEmbedding(io.ComfyNode):
             node_id="LoadSeFiEmbedding",
             display_name="Load SeFi Embedding",
             category=CATEGORY,
-            description="Loads an identity from models/sefi, or a textual-inversion embedding as one.",
+            description="Loads an identity from models/sefi, or a textual-inversion embedding as "
+            "one.",
             inputs=[
                 io.Combo.Input(
                     "embedding",
                     options=folders.identity_names(),
-                    tooltip="A file in models/sefi, or one of your embeddings under textual inversion/. "
-                    "Press R to see new files.",
+                    tooltip="A file in models/sefi, or one of your embeddings under textual "
+                    "inversion/. Press R to see new files.",
                 )
             ],
             outputs=[IdentitySocket.Output("identity", tooltip="For Apply SeFi Conditioning.")],

@@ -2,6 +2,7 @@
 
 from comfy_api.v0_0_2 import io, ui
 
+from ..sefi_core.identity import Identity
 from .host.saving import save_new_identity
 from .sockets import CATEGORY, IdentitySocket
 
@@ -13,7 +14,8 @@ class SaveSeFiEmbedding(io.ComfyNode):
             node_id="SaveSeFiEmbedding",
             display_name="Save SeFi Embedding",
             category=CATEGORY,
-            description="Writes the identity into models/sefi as a small .safetensors and never overwrites one.",
+            description="Writes the identity into models/sefi as a small .safetensors and never "
+            "overwrites one.",
             inputs=[
                 IdentitySocket.Input("identity", tooltip="From Train SeFi ID."),
                 io.String.Input(
@@ -24,7 +26,8 @@ class SaveSeFiEmbedding(io.ComfyNode):
                 io.Image.Input(
                     "thumbnail",
                     optional=True,
-                    tooltip="The cover shown in browsers. Use a generated picture: whoever gets the file sees it.",
+                    tooltip="The cover shown in browsers. Use a generated picture: whoever gets "
+                    "the file sees it.",
                 ),
                 io.String.Input(
                     "title", default="", optional=True, tooltip="A title for browsers."
@@ -41,8 +44,9 @@ class SaveSeFiEmbedding(io.ComfyNode):
                     "include_source_hash",
                     default=True,
                     optional=True,
-                    tooltip="Keep a fingerprint of the training picture in the file. It shows that two files come "
-                    "from one picture; the picture cannot be recovered from it.",
+                    tooltip="Keep a fingerprint of the training picture in the file. It shows "
+                    "that two files come from one picture; the picture cannot be recovered "
+                    "from it.",
                 ),
             ],
             outputs=[
@@ -55,7 +59,7 @@ class SaveSeFiEmbedding(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, identity, **inputs) -> io.NodeOutput:
+    def execute(cls, identity: Identity, **inputs) -> io.NodeOutput:
         written = save_new_identity(identity, **inputs, node_id=cls.hidden.unique_id)
         return io.NodeOutput(identity, ui=ui.PreviewText(written))
 

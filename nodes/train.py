@@ -2,7 +2,7 @@
 
 from comfy_api.v0_0_2 import io
 
-from ..sefi_core.training import ATTENTION_SCOPES, DEFAULT_LEARNING_RATE, PRESETS
+from ..sefi_core.recipe import ATTENTION_SCOPES, DEFAULT_LEARNING_RATE, PRESETS
 from .host import folders
 from .host.backbone import DTYPES
 from .host.trainer import train_identity
@@ -28,22 +28,24 @@ class TrainSeFiID(io.ComfyNode):
                 io.Vae.Input("vae", tooltip="The VAE of the same checkpoint."),
                 io.Image.Input(
                     "image",
-                    tooltip="One picture of the subject, or several of the same one. Crop to head and shoulders; "
-                    "the largest square around the middle (or around the mask) is used.",
+                    tooltip="One picture of the subject, or several of the same one. Crop to "
+                    "head and shoulders; the largest square around the middle (or around the "
+                    "mask) is used.",
                 ),
                 io.String.Input(
                     "class_word",
                     default="person",
-                    tooltip="What the subject is, in one word: person, dog, car. The identity starts from this word "
-                    "and it stands in wherever the identity does not act.",
+                    tooltip="What the subject is, in one word: person, dog, car. The identity "
+                    "starts from this word and it stands in wherever the identity does not "
+                    "act.",
                 ),
                 io.Int.Input(
                     "steps",
                     default=1000,
                     min=1,
                     max=100000,
-                    tooltip="Training steps. The paper uses about 1000. Fewer: weaker likeness. Many more: the photo "
-                    "itself starts to come back.",
+                    tooltip="Training steps. The paper uses about 1000. Fewer: weaker likeness. "
+                    "Many more: the photo itself starts to come back.",
                 ),
                 io.Float.Input(
                     "learning_rate",
@@ -51,15 +53,16 @@ class TrainSeFiID(io.ComfyNode):
                     min=0.0,
                     max=1.0,
                     step=1e-6,
-                    tooltip=f"How far each step moves. Left at {DEFAULT_LEARNING_RATE:g}, the preset decides "
-                    f"({DEFAULT_LEARNING_RATE:g} for default, {PRESETS['paper'].learning_rate:g} for paper).",
+                    tooltip=f"How far each step moves. Left at {DEFAULT_LEARNING_RATE:g}, the "
+                    f"preset decides ({DEFAULT_LEARNING_RATE:g} for default, "
+                    f"{PRESETS['paper'].learning_rate:g} for paper).",
                 ),
                 io.Combo.Input(
                     "preset",
                     options=list(PRESETS),
                     default="default",
-                    tooltip="default: our recommended recipe. paper: the paper's recipe to the letter, to compare; "
-                    "expect it to be less stable.",
+                    tooltip="default: our recommended recipe. paper: the paper's recipe to the "
+                    "letter, to compare; expect it to be less stable.",
                 ),
                 io.Float.Input(
                     "attention_loss_weight",
@@ -67,21 +70,23 @@ class TrainSeFiID(io.ComfyNode):
                     min=0.0,
                     max=1000.0,
                     step=0.0001,
-                    tooltip="How strongly the identity is kept from taking over the rest of the prompt. Lower: closer "
-                    "likeness, less obedient prompts. Higher: the reverse. The paper's value is 0.003.",
+                    tooltip="How strongly the identity is kept from taking over the rest of the "
+                    "prompt. Lower: closer likeness, less obedient prompts. Higher: the "
+                    "reverse. The paper's value is 0.003.",
                 ),
                 io.Int.Input(
                     "train_seed",
                     default=0,
                     min=0,
                     max=2**32 - 1,
-                    tooltip="The same seed, picture and settings give the same identity. Change it to train anew.",
+                    tooltip="The same seed, picture and settings give the same identity. Change "
+                    "it to train anew.",
                 ),
                 io.Mask.Input(
                     "mask",
                     optional=True,
-                    tooltip="White where the subject is: only that is learned, and the "
-                    "crop is centred on it. Without one, a picture's alpha channel serves.",
+                    tooltip="White where the subject is: only that is learned, and the crop is "
+                    "centred on it. Without one, a picture's alpha channel serves.",
                 ),
                 io.Int.Input(
                     "stages",
@@ -89,15 +94,16 @@ class TrainSeFiID(io.ComfyNode):
                     min=1,
                     max=50,
                     optional=True,
-                    tooltip="How many phases of denoising get a token pair of their own, from layout to detail. "
-                    "The paper's value is 5.",
+                    tooltip="How many phases of denoising get a token pair of their own, from "
+                    "layout to detail. The paper's value is 5.",
                 ),
                 io.Combo.Input(
                     "attention_loss",
                     options=list(ATTENTION_SCOPES),
                     default="all tokens",
                     optional=True,
-                    tooltip="Which words of the prompt the attention loss watches. The paper's choice is all tokens.",
+                    tooltip="Which words of the prompt the attention loss watches. The paper's "
+                    "choice is all tokens.",
                 ),
                 io.Int.Input(
                     "batch_size",
@@ -105,7 +111,8 @@ class TrainSeFiID(io.ComfyNode):
                     min=1,
                     max=1024,
                     optional=True,
-                    tooltip="Samples per step. More is steadier, slower and needs more memory. The paper's value is 1.",
+                    tooltip="Samples per step. More is steadier, slower and needs more memory. "
+                    "The paper's value is 1.",
                 ),
                 io.Int.Input(
                     "resolution",
@@ -121,8 +128,8 @@ class TrainSeFiID(io.ComfyNode):
                     options=["auto", *DTYPES],
                     default="auto",
                     optional=True,
-                    tooltip="Number format of the model while training. auto: its own, or bf16 in place of fp16 where "
-                    "the card has it.",
+                    tooltip="Number format of the model while training. auto: its own, or bf16 "
+                    "in place of fp16 where the card has it.",
                 ),
                 io.Int.Input(
                     "preview_every",
@@ -130,7 +137,8 @@ class TrainSeFiID(io.ComfyNode):
                     min=0,
                     max=100000,
                     optional=True,
-                    tooltip="Sample a picture with the identity so far every so many steps. 0: never.",
+                    tooltip="Sample a picture with the identity so far every so many steps. 0: "
+                    "never.",
                 ),
                 io.Int.Input(
                     "checkpoint_every",
@@ -138,15 +146,17 @@ class TrainSeFiID(io.ComfyNode):
                     min=0,
                     max=100000,
                     optional=True,
-                    tooltip="Save the running training every so many steps. 0: only when it is stopped.",
+                    tooltip="Save the running training every so many steps. 0: only when it is "
+                    "stopped.",
                 ),
                 io.Combo.Input(
                     "resume",
                     options=folders.checkpoint_names(),
                     default=folders.NO_CHECKPOINT,
                     optional=True,
-                    tooltip="A stopped training to go on with, exactly as if it had not been stopped. "
-                    "Picture and settings must be the same. Press R to see new ones.",
+                    tooltip="A stopped training to go on with, exactly as if it had not been "
+                    "stopped. Picture and settings must be the same. Press R to see new "
+                    "ones.",
                 ),
                 io.String.Input(
                     "name",

@@ -30,8 +30,8 @@ def save_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str
     header, body = sorted_header(safetensors.torch.save(tensors, metadata=metadata))
     if len(header) > MAX_HEADER:
         raise IdentityFileError(
-            f"{path.name}: its texts and cover take {len(header) >> 10} KiB, "
-            f"at most {MAX_HEADER >> 10} KiB fit; shorten the notes or take a smaller thumbnail."
+            f"{path.name}: its texts and cover take {len(header) >> 10} KiB, at most "
+            f"{MAX_HEADER >> 10} KiB fit; shorten the notes or take a smaller thumbnail."
         )
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem[:40]}.", suffix=".tmp")
@@ -79,8 +79,8 @@ def load_tensors(path: Path, max_bytes: int) -> tuple[dict[str, Tensor], dict[st
         ) from error
     if len(data) > max_bytes:
         raise IdentityFileError(
-            f"{path.name}: it takes more than the {max_bytes >> 20} MiB that such a file may take; "
-            "choose another file."
+            f"{path.name}: it takes more than the {max_bytes >> 20} MiB that such a file may "
+            "take; choose another file."
         )
     metadata = checked_metadata(path, data)
     try:
@@ -105,8 +105,8 @@ def checked_metadata(path: Path, data: bytes) -> dict[str, str]:
             raise TypeError
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise IdentityFileError(
-            f"{path.name}: it is not a safetensors file, whatever its name says; "
-            "fetch or train it again."
+            f"{path.name}: it is not a safetensors file, whatever its name says; fetch or train "
+            "it again."
         ) from error
     return metadata
 

@@ -88,8 +88,8 @@ def identity_from(tensors: dict[str, Tensor], metadata: dict[str, str]) -> Ident
         )
     if int(version) > FORMAT_VERSION:
         raise IdentityFileError(
-            f"it has format version {version}, this pack reads up to {FORMAT_VERSION}; "
-            "update ComfyUI-SeFi-ID."
+            f"it has format version {version}, this pack reads up to {FORMAT_VERSION}; update "
+            "ComfyUI-SeFi-ID."
         )
     pairs = {name: tensors[f"pairs.{name}"] for name in ENCODERS if f"pairs.{name}" in tensors}
     unknown = sorted(set(tensors) - set(pairs) - {f"pairs.{name}" for name in pairs})
@@ -98,12 +98,12 @@ def identity_from(tensors: dict[str, Tensor], metadata: dict[str, str]) -> Ident
     ):
         raise IdentityFileError(
             "it holds tensors that an identity of this version does not have "
-            f"({', '.join(unknown)[:120] or 'not float16 or float32'}); "
-            "update ComfyUI-SeFi-ID, or ask its maker to save it again."
+            f"({', '.join(unknown)[:120] or 'not float16 or float32'}); update ComfyUI-SeFi-ID, "
+            "or ask its maker to save it again."
         )
     try:
-        edges = tuple(json.loads(metadata["sefi.stage_edges"]))
-        if not all(type(edge) is int for edge in edges):
+        edges = json.loads(metadata["sefi.stage_edges"])
+        if not isinstance(edges, list) or not all(type(edge) is int for edge in edges):
             raise TypeError
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise IdentityFileError(
@@ -113,7 +113,7 @@ def identity_from(tensors: dict[str, Tensor], metadata: dict[str, str]) -> Ident
         {name: value.float() for name, value in pairs.items()},
         class_word=metadata.get("sefi.class_word") or "person",
         placeholder=metadata.get("modelspec.trigger_phrase") or Identity.placeholder,
-        edges=edges,
+        edges=tuple(edges),
         metadata=metadata,
     )
 
@@ -127,8 +127,8 @@ def identity_from_embedding(tensors: dict[str, Tensor]) -> Identity:
         named = {widths.get(vectors.shape[-1] if vectors.ndim else 0, "clip_l"): vectors}
     if not named:
         raise IdentityFileError(
-            "it is no SeFi identity and no textual-inversion embedding "
-            f"(it holds {', '.join(sorted(tensors))[:120] or 'nothing'}); choose another file."
+            "it is no SeFi identity and no textual-inversion embedding (it holds "
+            f"{', '.join(sorted(tensors))[:120] or 'nothing'}); choose another file."
         )
     if not all(vectors.ndim in (1, 2) and vectors.numel() for vectors in named.values()):
         raise IdentityFileError(

@@ -21,7 +21,7 @@ FAMILIES = {
 
 
 def family_name(widths: Mapping[str, int]) -> str:
-    """Returns how an artist calls text encoders of these widths, for example "SD 1.x (clip_l 768)"."""
+    """Returns an artist's name for text encoders of these widths: "SD 1.x (clip_l 768)"."""
     listed = " + ".join(f"{name} {width}" for name, width in sorted(widths.items()))
     known = FAMILIES.get(tuple(sorted(widths.items())))
     return f"{known} ({listed})" if known else f"a model with {listed}"
@@ -50,7 +50,8 @@ class Identity:
     def __post_init__(self) -> None:
         if not self.pairs:
             raise MismatchError(
-                "identity: it holds no token pairs for any text encoder; load another or train it again."
+                "identity: it holds no token pairs for any text encoder; load another or train "
+                "it again."
             )
         if not self.edges:
             object.__setattr__(self, "edges", even_edges(self.stages))
@@ -63,14 +64,14 @@ class Identity:
                 or 0 in shape
             ):
                 raise MismatchError(
-                    f"identity: the pairs of {name} have shape {list(shape)}, expected "
-                    "[stages, 2, tokens, width] "
-                    "with the same stages and tokens for every text encoder; load another or train it again."
+                    f"identity: the pairs of {name} have shape {list(shape)}, expected [stages, "
+                    "2, tokens, width] with the same stages and tokens for every text encoder; "
+                    "load another or train it again."
                 )
             if not torch.isfinite(self.pairs[name]).all():
                 raise MismatchError(
-                    f"identity: the pairs of {name} hold values that are not finite; "
-                    "load another or train it again."
+                    f"identity: the pairs of {name} hold values that are not finite; load another "
+                    "or train it again."
                 )
         descending = all(a > b for a, b in zip(self.edges, self.edges[1:], strict=False))
         if (
@@ -79,8 +80,9 @@ class Identity:
             or (self.edges[0], self.edges[-1]) != (TIMESTEPS, 0)
         ):
             raise MismatchError(
-                f"identity: its stage edges are {list(self.edges)[:60]}, expected {self.stages + 1} "
-                f"whole numbers falling from {TIMESTEPS} to 0; load another or train it again."
+                f"identity: its stage edges are {list(self.edges)[:60]}, expected "
+                f"{self.stages + 1} whole numbers falling from {TIMESTEPS} to 0; load another or "
+                "train it again."
             )
 
     @property
@@ -102,8 +104,9 @@ class Identity:
         """Raises MismatchError unless the text encoders' token widths are the identity's."""
         if self.widths != dict(widths):
             raise MismatchError(
-                f"identity: it was trained for {family_name(self.widths)}, the CLIP is {family_name(widths)}; "
-                "load a checkpoint of the identity's family, or train the identity again on this one."
+                f"identity: it was trained for {family_name(self.widths)}, the CLIP is "
+                f"{family_name(widths)}; load a checkpoint of the identity's family, or train the "
+                "identity again on this one."
             )
 
     def variants(

@@ -17,7 +17,7 @@ TRAINING_TEMPLATE = "a photo of the face of {}"  # Sec. III-B
 
 
 def training_prompt(word: str) -> str:
-    """Returns the target prompt y_t for a placeholder, the reference prompt y_r for a class word."""
+    """Returns the target prompt y_t of a placeholder, the reference prompt y_r of a word."""
     return TRAINING_TEMPLATE.format(word)
 
 
@@ -27,8 +27,8 @@ def require_noun(class_word: str) -> None:
     """
     if not re.fullmatch(r"\w[\w '-]{0,60}", class_word):
         raise PromptError(
-            f"class_word: {class_word[:60]!r} is not a plain noun; "
-            "write a word such as person, dog or car."
+            f"class_word: {class_word[:60]!r} is not a plain noun; write a word such as person, "
+            "dog or car."
         )
 
 
@@ -43,7 +43,7 @@ def replace_placeholder(text: str, placeholder: str, word: str) -> str:
     replaced, count = re.subn(rf"(?<!\w){re.escape(placeholder)}(?!\w)", lambda _: word, text)
     if not count:
         raise PromptError(
-            f'text: the placeholder "{placeholder}" does not stand in "{text[:120]}"; '
-            f'write it where the identity should appear, for example "a photo of {placeholder}".'
+            f'text: the placeholder "{placeholder}" does not stand in "{text[:120]}"; write it '
+            f'where the identity should appear, for example "a photo of {placeholder}".'
         )
     return replaced

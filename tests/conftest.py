@@ -1,5 +1,7 @@
-"""The pack under the name `sefi_pack`, as a host would load it; its root never goes on sys.path, where its `nodes`
-would hide the host's module of that name."""
+"""The pack under the name `sefi_pack`, as a host would load it.
+
+Its root never goes on sys.path, where its `nodes` would hide the host's module of that name.
+"""
 
 import sys
 import types

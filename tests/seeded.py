@@ -49,7 +49,7 @@ def seed_weights(module: nn.Module, seed: int) -> nn.Module:
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in sorted(module.named_parameters()):
-            if "norm" in name or name.endswith((".0.weight",)) and parameter.ndim == 1:
+            if "norm" in name or (name.endswith((".0.weight",)) and parameter.ndim == 1):
                 parameter.fill_(1.0 if name.endswith("weight") else 0.0)
             elif "embedding" in name:
                 parameter.normal_(0.0, 0.3, generator=generator)

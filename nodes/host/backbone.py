@@ -1,23 +1,15 @@
-"""The host's diffusion model as sefi_core's Backbone: loaded fully, frozen, differentiable, and
-given back as it was.
+"""The host's diffusion model as sefi_core's Backbone."""
 
-The executor runs nodes in inference mode, so the weights it loads are inference tensors that
-autograd refuses; inside `trainable` each is swapped for an ordinary tensor on the same storage,
-without a copy.
-"""
+__all__ = ["HostBackbone", "compute_dtype", "own_side", "require_trainable"]
 
-__all__ = ["HostBackbone", "compute_dtype", "own_side", "require_trainable", "trainable"]
-
-import inspect
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import comfy.model_management as mm
 import torch
 from comfy.ldm.modules.attention import attention_pytorch
 from comfy.model_base import ModelType
 from comfy.model_patcher import ModelPatcher
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...sefi_core.backbone import Prediction
 from ...sefi_core.errors import MismatchError, SettingsError
@@ -29,7 +21,9 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def require_trainable(model: ModelPatcher) -> None:
-    """Raises MismatchError unless the model denoises a picture by a text alone, as SD 1.x and 2.x do."""
+    """Raises MismatchError unless the model denoises a picture by a text alone, as SD 1.x and 2.x
+    do.
+    """
     require_cross_attention(model)
     config = model.model.model_config.unet_config
     needs_more = config.get("adm_in_channels") or config["in_channels"] != config["out_channels"]
@@ -60,120 +54,6 @@ def compute_dtype(model: ModelPatcher, choice: str) -> torch.dtype:
     if own == torch.float16 and mm.should_use_bf16(model.load_device):
         return torch.bfloat16
     return own if own in (torch.float16, torch.bfloat16, torch.float64) else torch.float32
-
-
-@contextmanager
-def trainable(
-    model: ModelPatcher, encoder: ModelPatcher, dtype: torch.dtype
-) -> Iterator[tuple[ModelPatcher, Callable[[], None]]]:
-    """Loads both models fully and makes them differentiable in their inputs.
-
-    Yields:
-        The loaded model, and a function that does it again, after something else (a preview) may
-        have moved weights.
-    """
-    loaded = static(model, dtype)
-    swapped: list[tuple[dict, str, Tensor, bool]] = []
-    was_training = getattr(mm, "in_training", None)
-
-    def load() -> None:
-        mm.load_models_gpu([loaded, encoder], force_full_load=True)
-        for patcher in (loaded, encoder):
-            swapped.extend(freeze(patcher.model))
-
-    try:
-        if was_training is not None:
-            mm.in_training = True
-        with torch.inference_mode(False), torch.enable_grad():
-            load()
-            yield loaded, load
-    finally:
-        if was_training is not None:
-            mm.in_training = was_training
-        thaw(swapped)
-        if loaded is not model:
-            forget(loaded)
-
-
-def static(model: ModelPatcher, dtype: torch.dtype) -> ModelPatcher:
-    """Returns the model, or a clone where it must be told to keep its weights in place or to
-    compute in `dtype`.
-
-    Newer hosts stream weights through buffers that autograd would read after they were overwritten.
-    """
-    if "disable_dynamic" in inspect.signature(model.clone).parameters:
-        model = model.clone(disable_dynamic=True)
-    if dtype != (model.model.manual_cast_dtype or model.model.get_dtype()):
-        model = model.clone()
-        model.set_model_compute_dtype(dtype)
-    return model
-
-
-def forget(clone: ModelPatcher) -> None:
-    """Takes a clone off the host's list of loaded models, and its object patches off the model."""
-    for i in reversed(range(len(mm.current_loaded_models))):
-        if mm.current_loaded_models[i].model is clone:
-            mm.current_loaded_models.pop(i).model_finalizer.detach()
-            clone.detach()
-
-
-def freeze(module: nn.Module) -> list[tuple[dict, str, Tensor, bool]]:
-    """Makes every weight ordinary and gradient-free; returns (slot, name, former tensor, former
-    flag) of each change.
-    """
-    changed = []
-    for part in module.modules():
-        for slots in (part._parameters, part._buffers):
-            for name, tensor in slots.items():
-                if tensor is None:
-                    continue
-                if is_tainted(tensor):
-                    changed.append((slots, name, tensor, tensor.requires_grad))
-                    plain = alias(tensor)
-                    slots[name] = (
-                        nn.Parameter(plain, requires_grad=False)
-                        if slots is part._parameters
-                        else plain
-                    )
-                elif tensor.requires_grad:
-                    changed.append((slots, name, tensor, True))
-                    tensor.requires_grad_(False)
-    return changed
-
-
-def thaw(changed: list[tuple[dict, str, Tensor, bool]]) -> None:
-    """Undoes `freeze`, in reverse; a weight that the host has moved since keeps its new place."""
-    for slots, name, former, flag in reversed(changed):
-        now = slots[name]
-        if now is former:
-            now.requires_grad_(flag)
-        elif now.device == former.device and now.data_ptr() == former.data_ptr():
-            slots[name] = former
-    changed.clear()
-
-
-def is_tainted(tensor: Tensor) -> bool:
-    """Whether autograd refuses the tensor; one moved out of inference mode may only fail at its
-    version counter.
-    """
-    if tensor.is_inference():
-        return True
-    try:
-        return tensor._version < 0
-    except RuntimeError:
-        return True
-
-
-def alias(tensor: Tensor) -> Tensor:
-    """Returns an ordinary tensor on the same storage; a copy where the tensor type has no plain
-    storage.
-    """
-    if type(tensor) not in (Tensor, nn.Parameter):
-        return tensor.clone()
-    empty = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
-    return empty.set_(
-        tensor.untyped_storage(), tensor.storage_offset(), tensor.size(), tensor.stride()
-    )
 
 
 class HostBackbone:
@@ -218,7 +98,7 @@ class HostBackbone:
             self.run(latent, timestep, reference, options())
 
     def run(self, latents: Tensor, timesteps: Tensor, context: Tensor, options: dict) -> Tensor:
-        """Returns the UNet's own output (B, c, h, w), float32, for model inputs at timesteps (B,)."""
+        """Returns the UNet's output (B, c, h, w), float32, for its inputs at timesteps (B,)."""
         options["optimized_attention_override"] = plain_attention
         out = self.model.model.diffusion_model(
             latents.to(self.dtype),

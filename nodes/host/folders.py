@@ -32,7 +32,7 @@ PLAIN_NAME = re.compile(r"(?![ .])[\w .\-]{1,80}(?<![ .])")
 
 
 def register() -> None:
-    """Makes models/sefi known to the host; a folder that extra_model_paths.yaml named stays first."""
+    """Makes models/sefi known to the host; a folder of extra_model_paths.yaml stays first."""
     folder_paths.add_model_folder_path(IDENTITIES, str(Path(folder_paths.models_dir) / IDENTITIES))
     # The host gives a new folder no extensions, which lists every file in it.
     folder_paths.folder_names_and_paths[IDENTITIES] = (
@@ -104,8 +104,8 @@ def require_plain(field: str, name: str) -> None:
     """Raises SettingsError unless `name` is one part of a path and nothing more."""
     if not PLAIN_NAME.fullmatch(name):
         raise SettingsError(
-            f'{field}: "{name[:120]}" is no plain name; use 1 to 80 letters, digits, spaces, ".", "-" '
-            'and "_", with no space or dot at either end.'
+            f'{field}: "{name[:120]}" is no plain name; use 1 to 80 letters, digits, spaces, ".", '
+            '"-" and "_", with no space or dot at either end.'
         )
 
 

@@ -26,7 +26,8 @@ from ...sefi_core.augment import augmented_views
 from ...sefi_core.errors import PictureError, SettingsError
 from ...sefi_core.identity import Identity
 from ...sefi_core.prompts import training_prompt
-from ...sefi_core.training import LatentPool, TrainingConfig
+from ...sefi_core.recipe import TrainingConfig
+from ...sefi_core.training import LatentPool
 from .sampling import apply_identity
 
 MIN_SIDE = 64  # pixels; the coarsest UNet layer then still sees a grid
@@ -44,12 +45,14 @@ def square_pictures(image: Tensor, mask: Tensor | None, side: int) -> tuple[Tens
     """
     if image.ndim != 4 or image.shape[-1] not in (3, 4):
         raise PictureError(
-            f"image: it has shape {list(image.shape)}; connect pictures in colour, with or without alpha."
+            f"image: it has shape {list(image.shape)}; connect pictures in colour, with or "
+            "without alpha."
         )
     height, width = image.shape[1:3]
     if min(height, width) < MIN_SIDE:
         raise PictureError(
-            f"image: it is {width} x {height} pixels; a face needs {MIN_SIDE} x {MIN_SIDE} or more, 512 x 512 is good."
+            f"image: it is {width} x {height} pixels; a face needs {MIN_SIDE} x {MIN_SIDE} or "
+            "more, 512 x 512 is good."
         )
     if side % 64 or not MIN_SIDE <= side <= 4096:
         raise SettingsError(
@@ -62,12 +65,13 @@ def square_pictures(image: Tensor, mask: Tensor | None, side: int) -> tuple[Tens
         masks = mask.clone().float().reshape(-1, 1, *mask.shape[-2:])
     if masks.shape[-2:] != (height, width):
         raise PictureError(
-            f"mask: it is {masks.shape[-1]} x {masks.shape[-2]} pixels, the image {width} x {height}; "
-            "connect the mask of this image (in Load Image, paint one), or none."
+            f"mask: it is {masks.shape[-1]} x {masks.shape[-2]} pixels, the image {width} x "
+            f"{height}; connect the mask of this image (in Load Image, paint one), or none."
         )
     if len(masks) not in (1, len(pictures)):
         raise PictureError(
-            f"mask: there are {len(masks)} for {len(pictures)} images; connect one, or one for each."
+            f"mask: there are {len(masks)} for {len(pictures)} images; connect one, or one for "
+            "each."
         )
     if not torch.isfinite(masks).all():
         raise PictureError("mask: it has values that are not finite; check the node that made it.")
@@ -114,7 +118,8 @@ def encode_pool(
     if latents.ndim != 4 or latents.shape[1] != model.model.latent_format.latent_channels:
         raise PictureError(
             f"vae: it makes latents of shape {list(latents.shape[1:])}, the model takes "
-            f"{model.model.latent_format.latent_channels} channels; take VAE and MODEL from the same checkpoint."
+            f"{model.model.latent_format.latent_channels} channels; take VAE and MODEL from the "
+            "same checkpoint."
         )
     latents = model.model.process_latent_in(latents.float()).to(device)
     small = F.interpolate(view_masks, size=latents.shape[-2:], mode="area").to(device)
@@ -144,7 +149,7 @@ def sample_preview(
 
 
 def stored_samples(image: Tensor) -> Tensor:
-    """Returns an IMAGE (B, H, W, 3) as 8-bit pictures, as they are kept with a finished training."""
+    """Returns an IMAGE (B, H, W, 3) in 8 bits, as kept with a finished training."""
     with torch.inference_mode(False):
         return image.clone().float().clamp(0.0, 1.0).mul(255.0).round().to(torch.uint8).cpu()
 

@@ -50,7 +50,8 @@ class Progress:
         denoising, attention = report.losses.tolist()
         left = (now - self.started) / max(1, report.step - self.first) * (self.total - report.step)
         show(
-            f"step {report.step} / {self.total}, {clock(left)} left\nloss {denoising:.4f}, attention {attention:.2f}",
+            f"step {report.step} / {self.total}, {clock(left)} left\nloss {denoising:.4f}, "
+            f"attention {attention:.2f}",
             self.node_id,
         )
         self.bar.update_absolute(report.step, self.total)

@@ -25,8 +25,8 @@ from ...sefi_core.identity import Identity
 from ...sefi_core.stages import active_range
 from .text import encode_staged
 
-KEY = "sefi"  # of our wrappers, of the entry in a conditioning, of the run's table in transformer_options
-VALUES = "sefi_values"  # this model call's value context in transformer_options
+KEY = "sefi"  # our wrappers, our entry in a conditioning, our table in transformer_options
+VALUES = "sefi_values"  # this model call's value context, in transformer_options
 
 
 def apply_identity(
@@ -59,19 +59,19 @@ def apply_identity(
 
 
 def require_cross_attention(model: ModelPatcher) -> None:
-    """Raises MismatchError unless the model is a UNet whose cross-attention reads a text encoder."""
+    """Raises MismatchError unless the model is a UNet whose cross-attention reads text."""
     unet = getattr(model.model, "diffusion_model", None)
     if not isinstance(unet, UNetModel) or not model.model.model_config.unet_config.get(
         "context_dim"
     ):
         raise MismatchError(
-            f"model: the checkpoint is {type(model.model).__name__}, which has no cross-attention that reads CLIP text; "
-            "use an SD 1.x, SD 2.x or SDXL checkpoint."
+            f"model: the checkpoint is {type(model.model).__name__}, which has no cross-attention "
+            "that reads CLIP text; use an SD 1.x, SD 2.x or SDXL checkpoint."
         )
 
 
 def require_context_width(model: ModelPatcher, width: int) -> None:
-    """Raises MismatchError unless the model's cross-attention reads contexts of the CLIP's width."""
+    """Raises MismatchError unless the model's cross-attention reads contexts this wide."""
     expected = model.model.model_config.unet_config["context_dim"]
     if width != expected:
         raise MismatchError(
@@ -94,7 +94,7 @@ def with_staged_attention(model: ModelPatcher) -> ModelPatcher:
 
 def collect_contexts(
     executor: WrapperExecutor, guider: object, sigmas: Tensor, extra_args: dict, *args, **kwargs
-):
+) -> Tensor:
     """SAMPLER_SAMPLE: conditionings are encoded and areas resolved; builds this run's uuid ->
     StagedContext.
     """
@@ -148,8 +148,8 @@ def stage_model_call(
     control: object = None,
     transformer_options: dict | None = None,
     **kwargs,
-):
-    """APPLY_MODEL: the stage's key context into our rows of (B, L, C), its value context beside it."""
+) -> Tensor:
+    """APPLY_MODEL: the stage's key context into our rows of (B, L, C), the value one beside."""
     options = transformer_options or {}
     (table,) = options.get(KEY, ({},))
     chunks = [(i, table[uuid]) for i, uuid in enumerate(options.get("uuids", ())) if uuid in table]

@@ -53,7 +53,8 @@ def save_new_identity(
     read_back = load_identity(path)
     if any(not torch.equal(pairs, read_back.pairs[name]) for name, pairs in identity.pairs.items()):
         raise IdentityFileError(
-            f"filename_prefix: {path.name}: what was written does not read back equal; check the disk and save again."
+            f"filename_prefix: {path.name}: what was written does not read back equal; check the "
+            "disk and save again."
         )
     line = f"Saved {path} ({path.stat().st_size / 1000:.0f} KB)"
     say(line, node_id)

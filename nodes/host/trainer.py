@@ -4,46 +4,30 @@ left behind.
 
 __all__ = ["train_identity"]
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.sd import CLIP, VAE
 from torch import Tensor
 
-from ...sefi_core.errors import SettingsError, TrainingError
+from ...sefi_core.errors import SettingsError
 from ...sefi_core.identity import Identity
+from ...sefi_core.learner import Learner
 from ...sefi_core.prompts import TRAINING_TEMPLATE
-from ...sefi_core.training import (
-    DEFAULT_LEARNING_RATE,
-    PRESETS,
-    LatentPool,
-    Learner,
-    TrainingConfig,
-    train,
-)
+from ...sefi_core.recipe import DEFAULT_LEARNING_RATE, PRESETS, TrainingConfig
 from . import folders
-from .backbone import HostBackbone, compute_dtype, own_side, require_trainable, trainable
+from .backbone import compute_dtype, own_side, require_trainable
+from .borrowing import trainable
 from .fingerprint import hash_of_tensors
-from .pictures import as_image, as_pil, encode_pool, sample_preview, square_pictures, stored_samples
-from .progress import Progress, say
-from .runs import Outcome, RunFiles, provenance
+from .pictures import as_image, encode_pool, square_pictures, stored_samples
+from .progress import say
+from .run import Loaded, Run
+from .run_files import RunFiles, provenance
 from .sampling import require_context_width
 from .text import HostTextEncoder
 
 ARITHMETIC = 1  # raise it when results change: trainings finished before are then not reused
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """The host's models while a training borrows them; `load` puts them back in place after a preview."""
-
-    model: ModelPatcher
-    clip: CLIP
-    vae: VAE
-    numbers: torch.dtype
-    load: Callable[[], None]
 
 
 def train_identity(
@@ -151,67 +135,6 @@ def what_shapes(
         "vae": hash_of_tensors(host.vae.first_stage_model.state_dict().items()),
         "arithmetic": ARITHMETIC,
     }
-
-
-@dataclass(frozen=True)
-class Run:
-    """A training under way."""
-
-    host: Loaded
-    encoder: HostTextEncoder
-    learner: Learner
-    pool: LatentPool
-    files: RunFiles
-    class_word: str
-    node_id: str | None
-
-    def to_the_end(self, preview_every: int, checkpoint_every: int) -> Outcome:
-        """Takes every step and keeps the outcome; what stops it first leaves a checkpoint to resume."""
-        self.host.load()
-        learner, previews = self.learner, []
-        steps = learner.config.steps
-        reference = self.encoder.reference(learner.config.batch_size)
-        backbone = HostBackbone(
-            self.host.model, reference, self.pool.latents[:1], self.host.numbers
-        )
-        progress = Progress(steps, learner.step, self.node_id)
-        try:
-            for report in train(backbone, self.encoder, self.pool, learner):
-                progress.step(report)
-                if preview_every and report.step % preview_every == 0:
-                    previews.append(self.preview())
-                    progress.picture(report.step, as_pil(previews[-1]))
-                if checkpoint_every and report.step % checkpoint_every == 0 and report.step < steps:
-                    self.files.save_checkpoint(learner, self.identity_so_far())
-        except TrainingError:
-            raise  # the state is no longer worth keeping; the last checkpoint is
-        except BaseException:
-            if learner.step:
-                so_far = self.files.save_checkpoint(learner, self.identity_so_far())
-                say(
-                    f"Stopped at step {learner.step}. To go on, press R and choose "
-                    f"{self.files.checkpoint.name} in resume; the identity so far is {so_far}.",
-                    self.node_id,
-                )
-            raise
-        samples = torch.cat(previews) if previews else torch.zeros(0, 1, 1, 3, dtype=torch.uint8)
-        outcome = Outcome(learner.pairs(), learner.losses.cpu(), samples)
-        self.files.save_finished(outcome)
-        return outcome
-
-    def identity_so_far(self) -> Identity:
-        metadata = provenance(self.files.shaped_by, self.learner.losses[: self.learner.step])
-        return Identity(self.learner.pairs(), class_word=self.class_word, metadata=metadata)
-
-    def preview(self) -> Tensor:
-        """Samples a picture with the identity so far; returns it in 8 bits, (1, H, W, 3)."""
-        host, seed = self.host, self.learner.config.seed
-        try:
-            return sample_preview(
-                host.model, host.clip, host.vae, self.identity_so_far(), self.pool.latents[:1], seed
-            )
-        finally:
-            host.load()
 
 
 def loss_map(losses: Tensor, weight: float) -> dict[str, list[float]]:

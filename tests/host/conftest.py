@@ -23,7 +23,8 @@ sys.argv = given
 import pytest
 import seeded
 import torch
-from sefi_pack.nodes.host.text import SlottedPrompt, class_tokens, token_widths
+from sefi_pack.nodes.host.slots import SlottedPrompt
+from sefi_pack.nodes.host.text import class_tokens, token_widths
 from sefi_pack.sefi_core.identity import Identity
 
 

@@ -1,13 +1,14 @@
-"""With every pair equal to the class word's token, or at strength 0, the picture is the plain graph's, bit for bit."""
+"""Against the plain graph, bit for bit: every pair the class word's token, and strength 0."""
 
 import itertools
 
 import comfy.patcher_extension
 import comfy_extras.nodes_custom_sampler as custom
-import nodes
 import pytest
 import torch
 from sefi_pack.nodes.host.sampling import apply_identity
+
+import nodes
 
 LONG = ", ".join(f"word{i} of a long prompt" for i in range(30))
 NEGATIVE = "blurry, low quality"
@@ -212,7 +213,7 @@ SCHEDULES = [
 def test_every_step_of_a_real_schedule_reads_its_own_stage(
     sampler, scheduler, model, clip, learned
 ):
-    """Contexts that hold their stage's number show which one reached the UNet, at which timestep."""
+    """Contexts that hold their stage's number show which one reached the UNet, and when."""
     applied, conditioning = apply_identity(model, clip, learned, "a photo of V*")
     number = torch.arange(5.0).view(5, 1, 1).expand(5, 77, 64)
     contexts = conditioning[0][1]["sefi"]

@@ -1,13 +1,15 @@
 """The differentiable encoder against the host's own, and slots in tokenised prompts."""
 
-import nodes
 import pytest
 import seeded
 import torch
-from sefi_pack.nodes.host.text import HostTextEncoder, SlottedPrompt, encode_staged, text_encoders
+from sefi_pack.nodes.host.slots import SlottedPrompt
+from sefi_pack.nodes.host.text import HostTextEncoder, encode_staged, text_encoders
 from sefi_pack.sefi_core.errors import MismatchError, PromptError
 from sefi_pack.sefi_core.identity import Identity
 from sefi_pack.sefi_core.prompts import training_prompt
+
+import nodes
 
 CLIPS = {
     "CLIP-L": seeded.tiny_clip,
@@ -67,7 +69,7 @@ def test_a_missing_placeholder_is_said_with_the_text(clip, text):
 
 @pytest.mark.parametrize("word", ["", "(person:1.2)", "embedding:evil", "a\nb", "x" * 99, "../x"])
 def test_a_class_word_that_is_no_noun_is_refused(clip, word):
-    with pytest.raises(PromptError, match="class_word: .* is not a plain noun"):
+    with pytest.raises(PromptError, match=r"class_word: .* is not a plain noun"):
         SlottedPrompt.read(clip, "V*", "V*", word)
 
 

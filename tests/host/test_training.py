@@ -1,26 +1,28 @@
-"""Train SeFi ID through its own door, on the host's own classes, in inference mode as the executor runs it."""
+"""Train SeFi ID through its own door, on the host's own classes, in inference mode."""
 
 import gc
 import hashlib
-
 from dataclasses import replace
 
 import comfy.model_management as mm
 import folder_paths
-import nodes
 import psutil
 import pytest
 import seeded
 import torch
-from sefi_pack.nodes.host import folders, trainer
-from sefi_pack.nodes.host.backbone import HostBackbone, trainable
+from sefi_pack.nodes.host import folders, run, trainer
+from sefi_pack.nodes.host.backbone import HostBackbone
+from sefi_pack.nodes.host.borrowing import trainable
 from sefi_pack.nodes.host.sampling import apply_identity
 from sefi_pack.nodes.host.text import HostTextEncoder
 from sefi_pack.sefi_core.errors import MismatchError, PictureError, PromptError, SettingsError
 from sefi_pack.sefi_core.file_format import load_identity
 from sefi_pack.sefi_core.identity import Identity
 from sefi_pack.sefi_core.losses import attention_loss
-from sefi_pack.sefi_core.training import PRESETS, loss_terms, predict_pairs
+from sefi_pack.sefi_core.recipe import PRESETS
+from sefi_pack.sefi_core.training import loss_terms, predict_pairs
+
+import nodes
 
 
 @pytest.fixture
@@ -55,7 +57,9 @@ def pairs_of(answer):
 
 
 def state_of(*patchers):
-    """Everything that must not change: bytes, flags, hooks and options of what the artist connected."""
+    """Everything that must not change: bytes, flags, hooks and options of what the artist
+    connected.
+    """
     digest = hashlib.sha256()
     for patcher in patchers:
         for name, tensor in sorted({**patcher.model.state_dict(keep_vars=True)}.items()):
@@ -71,7 +75,7 @@ def state_of(*patchers):
 
 def interrupt_at(monkeypatch, step, error=mm.InterruptProcessingException):
     """Presses the host's stop button, or raises, when `step` steps are done."""
-    shown = trainer.Progress.step
+    shown = run.Progress.step
 
     def press(self, report):
         if report.step == step:
@@ -81,7 +85,7 @@ def interrupt_at(monkeypatch, step, error=mm.InterruptProcessingException):
                 raise error
         shown(self, report)
 
-    monkeypatch.setattr(trainer.Progress, "step", press)
+    monkeypatch.setattr(run.Progress, "step", press)
 
 
 def test_two_trainings_are_identical_and_the_global_rng_is_untouched(ask, output, monkeypatch):
@@ -98,7 +102,7 @@ def test_two_trainings_are_identical_and_the_global_rng_is_untouched(ask, output
 
 def test_a_finished_training_answers_at_once(ask, output, monkeypatch):
     first = ask(preview_every=3)
-    monkeypatch.setattr(trainer, "train", None)  # no step may be taken
+    monkeypatch.setattr(run, "train", None)  # no step may be taken
     second = ask(preview_every=3)
     assert torch.equal(pairs_of(first), pairs_of(second)) and torch.equal(first[2], second[2])
     assert first[1] == second[1] and first[0].metadata == second[0].metadata
@@ -351,7 +355,8 @@ def test_at_the_start_the_attention_loss_is_exactly_zero(tiny):
         start = tiny.start.expand(5, 2, 1, -1)
         prediction, terms = tiny.terms(start)
         assert terms.attention == 0
-        # every cross-attention layer of this size is captured, and each map sums to 1 over the prompt
+        # every cross-attention layer of this size is captured, and each map sums to 1 over the
+        # prompt
         assert len(prediction.maps) == 7
         for reference, target in prediction.maps:
             assert torch.equal(reference, target)

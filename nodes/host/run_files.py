@@ -10,11 +10,11 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ...sefi_core.errors import IdentityFileError, SettingsError
 from ...sefi_core.container import load_tensors, save_tensors
+from ...sefi_core.errors import IdentityFileError, SettingsError
 from ...sefi_core.file_format import save_identity
 from ...sefi_core.identity import Identity
-from ...sefi_core.training import Learner
+from ...sefi_core.learner import Learner
 from . import folders
 from .fingerprint import hash_of_settings
 
@@ -81,8 +81,8 @@ class RunFiles:
         )
         if changed:
             raise SettingsError(
-                f"resume: {path.name} was made with another {', '.join(map(shown, changed))}; "
-                "set what it was made with to go on with it, or choose [none] to start anew."
+                f"resume: {path.name} was made with another {', '.join(map(shown, changed))}; set "
+                "what it was made with to go on with it, or choose [none] to start anew."
             )
         learner.restore(state)
 

@@ -1,0 +1,139 @@
+"""What learns: the generators of one identity with their optimiser, random numbers and losses.
+
+Between two steps it is the whole state of a training, and saves and restores bit for bit.
+"""
+
+__all__ = ["Learner"]
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from .errors import SettingsError, TrainingError
+from .generator import make_generator
+from .losses import LossTerms
+from .recipe import TrainingConfig
+from .stages import even_edges
+
+
+class Learner(nn.Module):
+    """The generators of one identity, their optimiser, random numbers and losses.
+
+    Arguments:
+        class_tokens: P by encoder name, each (E,), float32, on the device to train on.
+        scaled: Whether the model computes in float16, whose small token gradients need a scaled
+            loss.
+    """
+
+    def __init__(
+        self, class_tokens: dict[str, Tensor], config: TrainingConfig, scaled: bool = False
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.edges = even_edges(config.stages)
+        self.rng = torch.Generator().manual_seed(config.seed)
+        self.generators = nn.ModuleDict(
+            {
+                name: make_generator(
+                    config.generator, token.cpu(), config.stages, config.tokens, self.rng
+                )
+                for name, token in class_tokens.items()
+            }
+        ).to(next(iter(class_tokens.values())).device)
+        self.optimizer = torch.optim.Adam(self.generators.parameters(), lr=config.learning_rate)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=scaled)
+        self.step = 0
+        self.register_buffer("losses", torch.zeros(config.steps, 2, device=self.device))
+        self.mean = {name: torch.zeros_like(pairs) for name, pairs in self.pairs().items()}
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.generators.parameters()).device
+
+    def forward(self) -> dict[str, Tensor]:
+        """Returns the pairs (S, 2, T, E) by encoder name, differentiable."""
+        return {name: generator() for name, generator in self.generators.items()}
+
+    @torch.no_grad()
+    def pairs(self) -> dict[str, Tensor]:
+        """Returns the pairs to keep, (S, 2, T, E) by encoder name, float32 on the CPU."""
+        if self.config.ema and self.step:
+            seen = 1.0 - self.config.ema**self.step  # Adam's bias correction, for the mean
+            return {name: (mean / seen).float().cpu() for name, mean in self.mean.items()}
+        return {name: pairs.detach().float().cpu() for name, pairs in self().items()}
+
+    def update(self, terms: LossTerms) -> None:
+        """Takes one optimiser step down `terms.total` and notes the losses."""
+        if self.config.decay:
+            share = 0.5 + 0.5 * math.cos(math.pi * self.step / self.config.steps)
+            self.optimizer.param_groups[0]["lr"] = self.config.learning_rate * share
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(terms.total).backward()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.losses[self.step] = torch.stack([terms.denoising, terms.attention]).detach()
+        self.step += 1
+        if self.config.ema:
+            with torch.no_grad():
+                for name, pairs in self().items():
+                    self.mean[name].lerp_(pairs.to(self.mean[name]), 1.0 - self.config.ema)
+
+    def require_finite(self, since: int) -> None:
+        """Raises TrainingError if a loss from step `since` on is not a finite number."""
+        if not torch.isfinite(self.losses[since : self.step]).all():
+            raise TrainingError(
+                f"learning_rate: the loss left the finite numbers near step {self.step}; lower "
+                "learning_rate, or set dtype to fp32, and start again or resume from the last "
+                "checkpoint."
+            )
+
+    def state(self) -> dict[str, Tensor]:
+        """Returns the whole state between two steps as CPU tensors; `restore` takes it back bit for
+        bit.
+        """
+        tensors = {
+            f"generators.{name}": value for name, value in self.generators.state_dict().items()
+        }
+        tensors |= {f"mean.{name}": value for name, value in self.mean.items()}
+        for index, slots in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{index}.{slot}": value for slot, value in slots.items()}
+        tensors |= {
+            f"scaler.{name}": torch.tensor(value)
+            for name, value in self.scaler.state_dict().items()
+        }
+        tensors |= {"rng": self.rng.get_state(), "losses": self.losses[: self.step]}
+        return {name: value.detach().cpu().clone() for name, value in tensors.items()}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Goes on where `state` was taken; the learner must have the same settings, but for its
+        steps.
+        """
+        done = len(state["losses"])
+        if done > self.config.steps:
+            raise SettingsError(
+                f"resume: the checkpoint has {done} steps behind it, more than the "
+                f"{self.config.steps} asked for; set steps above {done}, or choose [none] to "
+                "start anew."
+            )
+        self.generators.load_state_dict(part(state, "generators."))
+        for name, value in part(state, "mean.").items():
+            self.mean[name].copy_(value)
+        slots: dict[int, dict[str, Tensor]] = {}
+        for name, value in part(state, "optimizer.").items():
+            index, slot = name.split(".", 1)
+            slots.setdefault(int(index), {})[slot] = value
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": slots})
+        self.scaler.load_state_dict(
+            {name: value.item() for name, value in part(state, "scaler.").items()}
+        )
+        self.rng.set_state(state["rng"])
+        self.losses[:done] = state["losses"]
+        self.step = done
+
+
+def part(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Returns the entries under `prefix`, without it."""
+    return {
+        name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)
+    }

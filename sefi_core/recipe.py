@@ -1,0 +1,90 @@
+"""The settings of a training, and the two presets.
+
+`paper` is the paper's recipe to the letter; `default` is what we ship as best.
+"""
+
+__all__ = ["ATTENTION_SCOPES", "DEFAULT_LEARNING_RATE", "PRESETS", "TrainingConfig"]
+
+from dataclasses import asdict, dataclass
+
+from .errors import SettingsError
+from .generator import KINDS
+
+ATTENTION_SCOPES = ("all tokens", "prompt tokens", "placeholder only", "off")  # options 3, 2, 1
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """All that shapes a training besides its picture, prompt and model.
+
+    Arguments:
+        steps: Optimiser steps.
+        learning_rate: Adam's.
+        attention_loss: The prompt columns L_attn compares, one of ATTENTION_SCOPES.
+        attention_loss_weight: lambda of Eq. 6.
+        stages: S.
+        tokens: T, tokens per placeholder.
+        batch_size: Samples of a step, each with a timestep of its own.
+        seed: Of initial weights, views, timesteps and noise.
+        generator: One of generator.KINDS.
+        min_scale: Smallest side of the pasted picture in a view.
+        views: Augmented views, encoded once.
+        masked_loss: Whether L_KV looks only at the pasted picture, within the subject's mask.
+        stratified: Whether samples take the stages in turn rather than at random.
+        decay: Whether the learning rate falls to 0 along a cosine.
+        ema: Decay of the bias-corrected mean of the pairs that is kept as the result; 0 keeps the
+            last.
+    """
+
+    steps: int = 1000
+    learning_rate: float = 3e-4
+    attention_loss: str = "all tokens"
+    attention_loss_weight: float = 0.003
+    stages: int = 5
+    tokens: int = 1
+    batch_size: int = 1
+    seed: int = 0
+    generator: str = "residual"
+    min_scale: float = 0.3
+    views: int = 64
+    masked_loss: bool = False
+    stratified: bool = False
+    decay: bool = False
+    ema: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, low, high in (
+            ("steps", 1, 100_000),
+            ("stages", 1, 50),
+            ("tokens", 1, 16),
+            ("batch_size", 1, 1024),
+            ("views", 1, 100_000),
+            ("learning_rate", 0.0, 1.0),
+            ("attention_loss_weight", 0.0, 1e3),
+            ("min_scale", 0.01, 1.0),
+            ("ema", 0.0, 0.99999),
+        ):
+            value = getattr(self, name)
+            if not low <= value <= high:  # also refuses NaN
+                raise SettingsError(f"{name}: it is {value}; set it between {low:g} and {high:g}.")
+        for name, known in (("attention_loss", ATTENTION_SCOPES), ("generator", KINDS)):
+            if getattr(self, name) not in known:
+                raise SettingsError(
+                    f'{name}: "{getattr(self, name)}" is unknown; choose one of {", ".join(known)}.'
+                )
+
+    def fingerprint(self) -> dict:
+        """The settings that shape each step: two trainings with equal ones differ in their length
+        alone.
+        """
+        settings = asdict(self)
+        if not self.decay:
+            del settings["steps"]
+        return settings
+
+
+PRESETS = {
+    "default": TrainingConfig(),
+    "paper": TrainingConfig(generator="literal", learning_rate=5e-3, min_scale=0.1),
+}
+DEFAULT_LEARNING_RATE = PRESETS["default"].learning_rate

@@ -1,0 +1,239 @@
+"""Maps, losses, contexts, generator and views against definitions written out as loops."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sefi_pack.sefi_core.augment import augmented_views, jitter_colour
+from sefi_pack.sefi_core.backbone import Prediction
+from sefi_pack.sefi_core.contexts import put_tokens, stage_contexts
+from sefi_pack.sefi_core.generator import KINDS, make_generator
+from sefi_pack.sefi_core.identity import Identity
+from sefi_pack.sefi_core.losses import REFERENCE_COUNT, attention_loss, denoising_loss
+from sefi_pack.sefi_core.maps import attend, prompt_maps, resize_maps
+
+
+def seeded(*shape, seed=0, dtype=torch.float32):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def bilinear(picture, size):
+    """Half-pixel bilinear resize of nested lists, as a loop."""
+    height, width = len(picture), len(picture[0])
+
+    def at(y, x):
+        return picture[min(max(y, 0), height - 1)][min(max(x, 0), width - 1)]
+
+    out = []
+    for i in range(size):
+        y = max((i + 0.5) * height / size - 0.5, 0.0)
+        row = []
+        for j in range(size):
+            x = max((j + 0.5) * width / size - 0.5, 0.0)
+            top, left = int(y), int(x)
+            dy, dx = y - top, x - left
+            row.append(
+                (1 - dy) * ((1 - dx) * at(top, left) + dx * at(top, left + 1))
+                + dy * ((1 - dx) * at(top + 1, left) + dx * at(top + 1, left + 1))
+            )
+        out.append(row)
+    return out
+
+
+def test_maps_and_attention_match_loops():
+    heads, width = 2, 3
+    query, key, value = (
+        seeded(1, n, heads * width, seed=n, dtype=torch.float64) for n in (4, 5, 5)
+    )
+    value = seeded(1, 5, heads * width, seed=9, dtype=torch.float64)
+    maps = prompt_maps(query, key, heads)
+    out = attend(maps, value)
+    for h in range(heads):
+        part = slice(h * width, (h + 1) * width)
+        for n in range(4):
+            scores = [
+                sum(query[0, n, part] * key[0, token, part]) / math.sqrt(width)
+                for token in range(5)
+            ]
+            total = sum(math.exp(s) for s in scores)
+            for token in range(5):
+                assert maps[0, h, n, token] == pytest.approx(math.exp(scores[token]) / total)
+            mixed = sum(maps[0, h, n, token] * value[0, token, part] for token in range(5))
+            torch.testing.assert_close(out[0, n, part], mixed)
+
+
+@pytest.mark.parametrize(("height", "width"), [(2, 3), (8, 8), (32, 32), (5, 7)])
+def test_resizing_matches_a_loop_and_keeps_the_sum_over_tokens(height, width):
+    maps = seeded(1, 2, height * width, 4, dtype=torch.float64).softmax(dim=-1)
+    resized = resize_maps(maps, height, width)
+    assert resized.shape == (1, 2, 4, 32, 32)
+    torch.testing.assert_close(resized.sum(dim=2), torch.ones(1, 2, 32, 32, dtype=torch.float64))
+    picture = maps[0, 1, :, 3].reshape(height, width).tolist()
+    expected = torch.tensor(bilinear(picture, 32), dtype=torch.float64)
+    torch.testing.assert_close(resized[0, 1, 3], expected)
+
+
+def prediction_of(layers, batch=1, tokens=77):
+    """A prediction with maps of the given (heads, height, width)."""
+    maps = [
+        tuple(
+            seeded(batch, heads, h * w, tokens, seed=10 * i + side, dtype=torch.float64).softmax(-1)
+            for side in range(2)
+        )
+        for i, (heads, h, w) in enumerate(layers)
+    ]
+    picture = torch.zeros(batch, 4, 8, 8, dtype=torch.float64)
+    return Prediction(picture, picture, maps, [(h, w) for _, h, w in layers])
+
+
+def test_the_attention_loss_is_the_papers_sum_of_squares():
+    """Algorithm 1 as written: Re2 of each side is the mean of resized layers, then a sum of
+    squares.
+    """
+    prediction = prediction_of([(8, 4, 4), (8, 8, 8), (8, 2, 2)])
+    reference, target = (
+        sum(
+            resize_maps(maps[side], *sides)
+            for maps, sides in zip(prediction.maps, prediction.sides, strict=True)
+        )
+        / 3
+        for side in range(2)
+    )
+    assert reference.shape == (1, 8, 77, 32, 32)
+    expected = (reference - target).square().sum()
+    torch.testing.assert_close(attention_loss(prediction, torch.ones(77)), expected)
+    assert REFERENCE_COUNT == 630_784
+
+
+def test_columns_choose_the_papers_options():
+    prediction = prediction_of([(8, 4, 4)])
+    whole = attention_loss(prediction, torch.ones(77))
+    parts = []
+    for chosen in (range(0, 7), range(7, 8), range(8, 77)):
+        columns = torch.zeros(77)
+        columns[list(chosen)] = 1.0
+        parts.append(attention_loss(prediction, columns))
+    torch.testing.assert_close(sum(parts), whole)
+    assert attention_loss(prediction, torch.zeros(77)) == 0
+
+
+def test_layers_with_unlike_heads_are_compared_one_by_one():
+    layers = [(4, 4, 4), (8, 4, 4)]
+    each = [attention_loss(prediction_of([layers[0]]), torch.ones(77))]
+    both = prediction_of(layers)
+    alone = Prediction(both.output, both.target, both.maps[1:], both.sides[1:])
+    each.append(attention_loss(alone, torch.ones(77)))
+    torch.testing.assert_close(attention_loss(both, torch.ones(77)), sum(each) / 2)
+
+
+def test_the_denoising_loss_and_its_mask():
+    output, target = seeded(2, 4, 8, 8), seeded(2, 4, 8, 8, seed=1)
+    prediction = Prediction(output, target, [], [])
+    torch.testing.assert_close(denoising_loss(prediction), (output - target).pow(2).mean())
+    mask = torch.zeros(2, 1, 8, 8)
+    mask[:, :, :4] = 1.0
+    inside = (output - target)[:, :, :4].pow(2).mean()
+    torch.testing.assert_close(denoising_loss(prediction, mask), inside)
+
+
+@given(st.integers(1, 3), st.lists(st.integers(1, 9), min_size=1, max_size=2, unique=True))
+def test_tokens_are_put_where_the_slots_are(tokens, slots):
+    embeds = torch.arange(20.0).view(20, 1).expand(20, 3)
+    new = torch.full((2, tokens, 3), 100.0)
+    put = put_tokens(embeds, new, sorted(slots))
+    expected = []
+    for i in range(20):
+        expected += [100.0] * tokens if i in slots else [float(i)]
+    assert put.shape == (2, 20, 3) and put[1, :, 0].tolist() == expected[:20]
+
+
+@settings(max_examples=60)
+@given(st.integers(1, 6), st.integers(0, 1000), st.integers(0, 1000), st.booleans(), st.booleans())
+def test_staged_contexts_hold_the_right_row_at_every_timestep(stages, low, high, by_key, by_value):
+    edges = tuple(1000 - i * 1000 // stages for i in range(stages + 1))
+    number = torch.arange(float(stages)).view(stages, 1, 1, 1)
+    encoded = torch.stack([number + 1, number + 101], dim=1)[:, :, 0].expand(stages, 2, 4, 3)
+    contexts = stage_contexts(encoded, torch.zeros(1, 4, 3), edges, (low, high), (by_key, by_value))
+    for t in range(0, 1000, 37):
+        key, value = (c[0, 0, 0].item() for c in contexts.at(torch.tensor([t])))
+        stage = sum(t < edge for edge in edges[1:-1])
+        acts = low <= t < high
+        assert key == (stage + 1 if acts and by_key else 0)
+        assert value == (stage + 101 if acts and by_value else 0)
+
+
+def test_contexts_of_unlike_length_are_repeated_whole():
+    contexts = stage_contexts(seeded(5, 2, 77, 8), seeded(1, 154, 8), (1000, 800, 600, 400, 200, 0))
+    assert contexts.keys.shape == (5, 154, 8)
+    assert torch.equal(contexts.keys[:, :77], contexts.keys[:, 77:])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_generators_are_reproducible_and_leave_the_global_rng(kind):
+    token = seeded(768) * 0.015
+    before = torch.get_rng_state()
+    pairs = [
+        make_generator(kind, token, 5, 1, torch.Generator().manual_seed(3))() for _ in range(2)
+    ]
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(*pairs) and pairs[0].shape == (5, 2, 1, 768)
+    starts_at_token = torch.equal(pairs[0], token.expand(5, 2, 1, 768))
+    assert starts_at_token == (kind != "literal")
+
+
+def test_the_literal_block_is_the_papers_size_and_its_attention_cannot_choose():
+    block = make_generator("literal", seeded(768) * 0.015, 5, 1, torch.Generator().manual_seed(0))
+    assert sum(p.numel() for p in block.parameters()) == 31_477_248
+    block().square().sum().backward()
+    for attention in (block.attention1, block.attention2):
+        assert not attention.to_q.weight.grad.any() and not attention.to_k.weight.grad.any()
+        assert attention.to_v.weight.grad.any()
+    norms = block().norm(dim=-1)
+    assert 2.5 < norms.min() and norms.max() < 4.0  # eight times a natural token's
+
+
+def test_strengths_lead_from_the_class_word_to_the_learned_token():
+    identity = Identity({"clip_l": seeded(5, 2, 1, 16)})
+    token = {"clip_l": seeded(16, seed=5)}
+    learned = identity.variants(token, (1.0, 1.0))["clip_l"]
+    none = identity.variants(token, (0.0, 0.0))["clip_l"]
+    half = identity.variants(token, (0.5, 0.0))["clip_l"]
+    assert torch.equal(learned, identity.pairs["clip_l"])
+    assert torch.equal(none, token["clip_l"].expand(5, 2, 1, 16))
+    middle = (identity.pairs["clip_l"][:, 0] + token["clip_l"]) / 2
+    torch.testing.assert_close(half[:, 0], middle)
+    assert torch.equal(half[:, 1], none[:, 1])
+
+
+def test_views_and_their_masks_are_pasted_alike():
+    picture = torch.ones(1, 3, 64, 64)
+    generator = torch.Generator().manual_seed(0)
+    views, masks = augmented_views(picture, torch.ones(1, 1, 64, 64), 12, 0.3, generator)
+    for view, mask in zip(views, masks, strict=True):
+        assert torch.equal((view > 0).any(dim=0), mask[0] > 0.5)
+        share = mask.mean().sqrt()
+        assert 0.29 < share <= 1.0
+    assert masks.mean(dim=(1, 2, 3)).unique().numel() > 8
+
+
+def test_a_mask_flips_with_its_picture():
+    picture = torch.zeros(1, 3, 64, 64)
+    picture[..., :32] = 1.0
+    generator = torch.Generator().manual_seed(0)
+    views, masks = augmented_views(picture, picture[:, :1].clone(), 16, 1.0, generator)
+    for view, mask in zip(views, masks, strict=True):
+        assert (view.mean(dim=0)[mask[0] > 0.5] > 0.5).all()
+        assert (view.mean(dim=0)[mask[0] < 0.5] < 0.5).all()
+    assert {bool(mask[0, 0, 0] > 0.5) for mask in masks} == {True, False}
+
+
+def test_colour_jitter_at_rest_changes_nothing_and_grey_stays_grey():
+    picture = torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(
+        jitter_colour(picture, 1.0, 1.0, 1.0, 0.0), picture, atol=1e-5, rtol=0
+    )
+    grey = picture[:1].expand(3, -1, -1)
+    turned = jitter_colour(grey, 1.0, 1.0, 1.2, 0.01)
+    torch.testing.assert_close(turned, grey, atol=2e-3, rtol=0)

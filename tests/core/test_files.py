@@ -1,0 +1,205 @@
+"""The identity file: round trips, equal bytes, and every way a file can be wrong."""
+
+import json
+import pickle
+
+import pytest
+import safetensors.torch
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sefi_pack.sefi_core.container import save_tensors
+from sefi_pack.sefi_core.errors import IdentityFileError, MismatchError
+from sefi_pack.sefi_core.file_format import load_identity, save_identity
+from sefi_pack.sefi_core.identity import Identity, family_name
+
+EDGES = "[1000, 800, 600, 400, 200, 0]"
+
+
+def identity_of(stages=5, tokens=1, widths=(("clip_l", 768),), **fields):
+    generator = torch.Generator().manual_seed(stages)
+    pairs = {n: torch.randn(stages, 2, tokens, width, generator=generator) for n, width in widths}
+    return Identity(pairs, **fields)
+
+
+@settings(max_examples=30)
+@given(
+    st.integers(1, 12),
+    st.integers(1, 3),
+    st.sampled_from([("clip_l",), ("clip_h",), ("clip_l", "clip_g")]),
+    st.text(max_size=40),
+    st.dictionaries(
+        st.text(min_size=1, max_size=8).map("modelspec.{}".format), st.text(max_size=20)
+    ),
+)
+def test_what_is_written_is_read_back(tmp_path_factory, stages, tokens, names, placeholder, extra):
+    path = tmp_path_factory.mktemp("identities") / "a.safetensors"
+    widths = tuple((name, 8 + i) for i, name in enumerate(names))
+    reserved = {"trigger_phrase", "sai_model_spec", "architecture", "implementation", "hash_sha256"}
+    extra = {k: v for k, v in extra.items() if k.split(".", 1)[1] not in reserved}
+    identity = identity_of(
+        stages, tokens, widths, class_word="dog", placeholder=placeholder or "V*"
+    )
+    save_identity(identity, path, extra)
+    loaded = load_identity(path)
+    assert loaded.pairs.keys() == identity.pairs.keys()
+    assert all(torch.equal(loaded.pairs[n], identity.pairs[n]) for n in names)
+    assert (loaded.class_word, loaded.placeholder) == ("dog", placeholder or "V*")
+    assert loaded.edges == identity.edges and extra.items() <= loaded.metadata.items()
+
+
+def test_equal_identities_are_equal_bytes(tmp_path):
+    files = [tmp_path / f"{i}.safetensors" for i in range(8)]
+    for path in files:
+        save_identity(identity_of(), path, {f"modelspec.{k}": k for k in "abcdef"})
+    assert len({path.read_bytes() for path in files}) == 1
+    assert files[0].stat().st_size < 60_000
+    assert not list(tmp_path.glob(".*"))  # no partial file is left
+
+
+def test_the_fallback_keys_are_the_mean_value_tokens(tmp_path):
+    identity = identity_of(widths=(("clip_l", 768), ("clip_g", 1280)))
+    save_identity(identity, tmp_path / "a.safetensors")
+    stored = safetensors.torch.load_file(tmp_path / "a.safetensors")
+    for name, pairs in identity.pairs.items():
+        assert torch.equal(stored[name], pairs[:, 1].mean(dim=0))
+        assert stored[name].shape == (1, pairs.shape[-1])
+
+
+@pytest.mark.parametrize("key", ["emb_params", "clip_l"])
+@pytest.mark.parametrize("vectors", [1, 4])
+def test_a_textual_inversion_embedding_is_an_identity_of_one_stage(tmp_path, key, vectors):
+    embedding = torch.randn(vectors, 768)
+    safetensors.torch.save_file({key: embedding}, tmp_path / "a.safetensors")
+    identity = load_identity(tmp_path / "a.safetensors")
+    assert identity.stages == 1 and identity.tokens == vectors and identity.edges == (1000, 0)
+    assert torch.equal(identity.pairs["clip_l"][0, 0], embedding)
+    assert torch.equal(identity.pairs["clip_l"][0, 1], embedding)
+
+
+def good_metadata(**changed):
+    return {"format": "sefi-id", "format_version": "1", "sefi.stage_edges": EDGES, **changed}
+
+
+def write(path, tensors, metadata):
+    safetensors.torch.save_file(tensors, path, metadata)
+
+
+PAIRS = {"pairs.clip_l": torch.zeros(5, 2, 1, 8)}
+WRONG = {
+    "from the future": (PAIRS, good_metadata(format_version="2"), "format version 2, .* update"),
+    "version no number": (PAIRS, good_metadata(format_version="one"), "version is not a number"),
+    "no edges": (PAIRS, {k: v for k, v in good_metadata().items() if "edges" not in k}, "edges"),
+    "edges no list": (PAIRS, good_metadata(**{"sefi.stage_edges": "{}"}), "edges"),
+    "edges rise": (PAIRS, good_metadata(**{"sefi.stage_edges": "[0,1,2,3,4,1000]"}), "edges"),
+    "edges too few": (PAIRS, good_metadata(**{"sefi.stage_edges": "[1000, 0]"}), "edges"),
+    "edges deep": (PAIRS, good_metadata(**{"sefi.stage_edges": "[" * 9000}), "edges"),
+    "no pairs": ({}, good_metadata(), "no token pairs"),
+    "unknown tensor": (PAIRS | {"x": torch.zeros(1)}, good_metadata(), r"does not have \(x\)"),
+    "wrong shape": ({"pairs.clip_l": torch.zeros(5, 3, 1, 8)}, good_metadata(), r"shape \[5, 3, 1"),
+    "no stage": ({"pairs.clip_l": torch.zeros(0, 2, 1, 8)}, good_metadata(), "shape"),
+    "integers": (
+        {"pairs.clip_l": torch.zeros(5, 2, 1, 8).int()},
+        good_metadata(),
+        "not float16 or",
+    ),
+    "not finite": (
+        {"pairs.clip_l": torch.full((5, 2, 1, 8), torch.inf)},
+        good_metadata(),
+        "finite",
+    ),
+    "a model": ({"model.weight": torch.zeros(3)}, {}, "it is no SeFi identity"),
+    "scalar embedding": ({"emb_params": torch.tensor(1.0)}, {}, "vectors have shapes"),
+    "empty embedding": ({"clip_l": torch.zeros(2, 0)}, {}, "vectors have shapes"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_wrong_file_is_one_sentence(tmp_path, case):
+    tensors, metadata, sentence = WRONG[case]
+    write(tmp_path / "a.safetensors", tensors, metadata)
+    with pytest.raises(IdentityFileError, match=sentence) as caught:
+        load_identity(tmp_path / "a.safetensors")
+    said = str(caught.value)
+    assert said.startswith("embedding: a.safetensors: ") and said.endswith(".") and "\n" not in said
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("a.pt", pickle.dumps({}), "only .safetensors and .sft files are read"),
+        ("a.safetensors", pickle.dumps({"a": 1}), "damaged or cut off|not a safetensors file"),
+        ("a.safetensors", b"", "damaged or cut off"),
+        ("a.safetensors", (2**63).to_bytes(8, "little"), "damaged or cut off"),
+        ("a.safetensors", (2**21).to_bytes(8, "little") + b" " * 2**21, "header takes 2048 KiB"),
+        ("a.safetensors", (2).to_bytes(8, "little") + b"[]", "not a safetensors file"),
+        ("a.safetensors", (4).to_bytes(8, "little") + b"\xff\xfe{}", "not a safetensors file"),
+    ],
+)
+def test_a_file_of_another_kind_is_refused_before_its_tensors(tmp_path, name, content, sentence):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(IdentityFileError, match=sentence):
+        load_identity(tmp_path / name)
+
+
+def test_a_missing_file_is_said(tmp_path):
+    with pytest.raises(IdentityFileError, match="it cannot be read"):
+        load_identity(tmp_path / "none.safetensors")
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_no_damage_gets_past_with_another_error(tmp_path, data):
+    path = tmp_path / "a.safetensors"
+    save_identity(identity_of(stages=2, widths=(("clip_l", 4),)), path)
+    content = bytearray(path.read_bytes())
+    for _ in range(data.draw(st.integers(1, 4))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    path.write_bytes(content[: data.draw(st.integers(0, len(content)))])
+    try:
+        identity = load_identity(path)
+    except IdentityFileError as error:
+        assert len(str(error)) < 1000
+    else:
+        assert all(torch.isfinite(pairs).all() for pairs in identity.pairs.values())
+
+
+def test_texts_too_large_for_a_reader_are_not_written(tmp_path):
+    with pytest.raises(IdentityFileError, match=r"texts and cover take .* at most 1024 KiB fit"):
+        save_identity(
+            identity_of(), tmp_path / "a.safetensors", {"modelspec.description": "x" * 2**20}
+        )
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_save_that_fails_leaves_the_file_before_it(tmp_path, monkeypatch):
+    path = tmp_path / "a.safetensors"
+    save_identity(identity_of(), path)
+    before = path.read_bytes()
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        save_tensors({"x": torch.zeros(4)}, path, {})
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+
+
+def test_families_are_named_as_artists_name_them():
+    assert family_name({"clip_l": 768}) == "SD 1.x (clip_l 768)"
+    assert family_name({"clip_h": 1024}) == "SD 2.x (clip_h 1024)"
+    assert family_name({"clip_l": 768, "clip_g": 1280}) == "SDXL (clip_g 1280 + clip_l 768)"
+    with pytest.raises(MismatchError, match=r"trained for SD 1\.x .* the CLIP is SDXL"):
+        identity_of().require_family({"clip_l": 768, "clip_g": 1280})
+
+
+def test_the_header_is_where_the_host_looks(tmp_path):
+    """The host shows `__metadata__` of any registered folder while the header is below 1 MiB."""
+    path = tmp_path / "a.safetensors"
+    save_identity(identity_of(), path, {"modelspec.title": "Anna"})
+    data = path.read_bytes()
+    size = int.from_bytes(data[:8], "little")
+    metadata = json.loads(data[8 : 8 + size])["__metadata__"]
+    assert metadata["modelspec.title"] == "Anna" and metadata["modelspec.trigger_phrase"] == "V*"
+    assert metadata["modelspec.architecture"] == "stable-diffusion-v1/sefi-identity"
