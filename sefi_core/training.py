@@ -95,9 +95,8 @@ def predict_pairs(
     tokens = {
         name: table[stages].transpose(0, 1).flatten(0, 1) for name, table in pairs.items()
     }  # (2 B, T, E)
-    keys, values = encoder.encode(tokens).chunk(
-        2
-    )  # each (B, L, C): Eq. 5's two encodings, one batch
+    # Eq. 5's two encodings in one batch; the encoder may live on another device.
+    keys, values = encoder.encode(tokens).to(device).chunk(2)  # each (B, L, C)
     return backbone.predict(
         latents,
         noise.to(latents),

@@ -37,6 +37,21 @@ TINY_UNET = {
 }
 
 
+TRANSFORMERS = {
+    "Flux": {
+        "image_model": "flux", "in_channels": 16, "out_channels": 16, "vec_in_dim": 32,
+        "context_in_dim": 32, "hidden_size": 64, "mlp_ratio": 2.0, "num_heads": 4, "depth": 1,
+        "depth_single_blocks": 1, "axes_dim": [4, 6, 6], "theta": 10000, "patch_size": 2,
+        "qkv_bias": True, "guidance_embed": False,
+    },
+    "SD3": {
+        "in_channels": 16, "out_channels": 16, "pos_embed_scaling_factor": None, "depth": 1,
+        "input_size": 8, "adm_in_channels": 64, "patch_size": 2, "num_patches": 64,
+        "context_embedder_config": {
+            "target": "torch.nn.Linear", "params": {"in_features": 32, "out_features": 64}
+        },
+    },
+}  # fmt: skip
 LOUD = {"attn2.to_out": 16.0, "diffusion_model.out.2": 2.0}
 
 
@@ -72,6 +87,16 @@ def tiny_model(
         comfy.model_base.ModelType.V_PREDICTION if v_prediction else comfy.model_base.ModelType.EPS
     )
     base = seed_weights(comfy.model_base.BaseModel(config, kind, device="cpu"), seed)
+    cpu = torch.device("cpu")
+    return comfy.model_patcher.ModelPatcher(base, load_device=cpu, offload_device=cpu)
+
+
+def tiny_transformer(family: str) -> comfy.model_patcher.ModelPatcher:
+    """Returns a genuine "Flux" or "SD3", small: models without a UNet's cross-attention."""
+    config = getattr(comfy.supported_models, family)(
+        {**TRANSFORMERS[family], "dtype": torch.float32}
+    )
+    base = seed_weights(getattr(comfy.model_base, family)(config, device="cpu"), 0)
     cpu = torch.device("cpu")
     return comfy.model_patcher.ModelPatcher(base, load_device=cpu, offload_device=cpu)
 

@@ -16,6 +16,8 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor, nn
 
+EVERYTHING = 1e20  # bytes: makes the host unload all other models
+
 
 @contextmanager
 def trainable(
@@ -32,7 +34,7 @@ def trainable(
     was_training = getattr(mm, "in_training", None)
 
     def load() -> None:
-        mm.load_models_gpu([loaded, encoder], force_full_load=True)
+        mm.load_models_gpu([loaded, encoder], memory_required=EVERYTHING, force_full_load=True)
         for patcher in (loaded, encoder):
             swapped.extend(freeze(patcher.model))
 

@@ -53,7 +53,8 @@ class Run:
         self.host.load()
         learner, previews = self.learner, []
         steps = learner.config.steps
-        reference = self.encoder.reference(learner.config.batch_size)
+        with torch.no_grad():
+            reference = self.encoder.reference(learner.config.batch_size).to(learner.device)
         backbone = HostBackbone(
             self.host.model, reference, self.pool.latents[:1], self.host.numbers
         )

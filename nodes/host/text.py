@@ -136,7 +136,11 @@ class HostTextEncoder:
             [
                 encode_embeds(
                     encoder,
-                    put_tokens(self.prompt_embeds[name], tokens[name], self.slots(name)),
+                    put_tokens(
+                        self.prompt_embeds[name],
+                        tokens[name].to(self.prompt_embeds[name].device),
+                        self.slots(name),
+                    ),
                     self.clip_layer,
                 )
                 for name, encoder in self.encoders.items()

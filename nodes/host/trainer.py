@@ -87,7 +87,8 @@ def train_identity(
             require_context_width(model, encoder.reference().shape[-1])
             if max(map(len, encoder.prompt.word.values())) > 1:
                 say(f"{class_word} is several tokens; it starts at their mean.", node_id)
-            learner = Learner(encoder.class_tokens, config, scaled=numbers == torch.float16)
+            tokens = {n: t.to(model.load_device) for n, t in encoder.class_tokens.items()}
+            learner = Learner(tokens, config, scaled=numbers == torch.float16)
             if resume != folders.NO_CHECKPOINT:
                 files.restore(learner, resume)
             pool = encode_pool(vae, loaded, subject, subject_mask, config, learner.device)

@@ -438,17 +438,24 @@ def test_a_checkpoint_of_another_training_is_refused_by_what_differs(ask, monkey
         ask(steps=2, resume=name)
 
 
-def test_models_without_text_cross_attention_are_refused(ask, model):
-    class Flux(torch.nn.Module):
-        pass
-
-    other = model.clone()
-    other.model = Flux()
-    with pytest.raises(
-        MismatchError,
-        match="model: the checkpoint is Flux, which has no cross-attention that reads",
-    ):
+@pytest.mark.parametrize("family", ["Flux", "SD3"])
+def test_models_without_text_cross_attention_are_refused(ask, clip, learned, family):
+    other = seeded.tiny_transformer(family)
+    sentence = f"model: the checkpoint is {family}, which has no cross-attention that reads"
+    with pytest.raises(MismatchError, match=sentence):
         ask(model=other)
+    with pytest.raises(MismatchError, match=sentence):
+        apply_identity(other, clip, learned, "a photo of V*")
+
+
+@pytest.mark.parametrize(
+    "unet", [{"in_channels": 9}, {"adm_in_channels": 64, "num_classes": "sequential"}]
+)
+def test_models_that_read_more_than_text_are_refused_for_training(ask, unet):
+    with pytest.raises(
+        MismatchError, match=r"model: .* which reads more than text; this version trains"
+    ):
+        ask(model=seeded.tiny_model(**unet))
 
 
 def test_a_clip_of_another_width_is_refused(ask):
