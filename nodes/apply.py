@@ -95,7 +95,11 @@ class ApplySeFiConditioning(io.ComfyNode):
                     display_name="model",
                     tooltip="To the sampler; LoRAs may follow.",
                 ),
-                io.Conditioning.Output("conditioning", tooltip="To the sampler's positive."),
+                io.Conditioning.Output(
+                    "conditioning",
+                    display_name="conditioning",
+                    tooltip="To the sampler's positive.",
+                ),
             ],
         )
 

@@ -24,7 +24,11 @@ class LoadSeFiEmbedding(io.ComfyNode):
                     "inversion/. Press R to see new files.",
                 )
             ],
-            outputs=[IdentitySocket.Output("identity", tooltip="For Apply SeFi Conditioning.")],
+            outputs=[
+                IdentitySocket.Output(
+                    "identity", display_name="identity", tooltip="For Apply SeFi Conditioning."
+                )
+            ],
         )
 
     @classmethod

@@ -167,13 +167,18 @@ class TrainSeFiID(io.ComfyNode):
             ],
             outputs=[
                 IdentitySocket.Output(
-                    "identity", tooltip="For Apply SeFi Conditioning and Save SeFi Embedding."
+                    "identity",
+                    display_name="identity",
+                    tooltip="For Apply SeFi Conditioning and Save SeFi Embedding.",
                 ),
                 io.LossMap.Output(
-                    "loss_map", tooltip="The losses of every step, for Plot Loss Graph."
+                    "loss_map",
+                    display_name="loss_map",
+                    tooltip="The losses of every step, for Plot Loss Graph.",
                 ),
                 io.Image.Output(
                     "samples",
+                    display_name="samples",
                     tooltip="The previews, oldest first; the cropped picture if none was made.",
                 ),
             ],

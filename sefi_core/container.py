@@ -7,8 +7,8 @@ __all__ = ["MAX_HEADER", "load_tensors", "save_tensors"]
 
 import json
 import os
-import tempfile
 from pathlib import Path
+from uuid import uuid4
 
 import safetensors.torch
 from safetensors import SafetensorError
@@ -34,17 +34,17 @@ def save_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str
             f"{MAX_HEADER >> 10} KiB fit; shorten the notes or take a smaller thumbnail."
         )
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem[:40]}.", suffix=".tmp")
+    partial = path.with_name(f".{uuid4().hex}.tmp")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with partial.open("xb") as file:
             file.write(len(header).to_bytes(8, "little"))
             file.write(header)
             file.write(body)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(partial, path)
+        partial.replace(path)
     except BaseException:
-        Path(partial).unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)
         raise
 
 

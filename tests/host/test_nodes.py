@@ -1,0 +1,152 @@
+"""The contract that shared workflows depend on, and the files that nodes read and write."""
+
+import json
+
+import folder_paths
+import pytest
+import safetensors.torch
+import torch
+from sefi_pack.nodes import NODES
+from sefi_pack.nodes.host import folders
+from sefi_pack.nodes.host.saving import save_new_identity
+from sefi_pack.sefi_core.errors import IdentityFileError, SettingsError
+from sefi_pack.sefi_core.file_format import load_identity
+
+# For ever: an input may be added at the end of the optional ones, nothing else may change.
+CONTRACT = {
+    "TrainSeFiID": (
+        "model clip vae image class_word steps learning_rate preset attention_loss_weight "
+        "train_seed",
+        "mask stages attention_loss batch_size resolution dtype preview_every checkpoint_every "
+        "resume name",
+        "SEFI_IDENTITY LOSS_MAP IMAGE",
+    ),
+    "SaveSeFiEmbedding": (
+        "identity filename_prefix",
+        "thumbnail title author notes include_source_hash",
+        "SEFI_IDENTITY",
+    ),
+    "LoadSeFiEmbedding": ("embedding", "", "SEFI_IDENTITY"),
+    "ApplySeFiConditioning": (
+        "model clip identity text",
+        "strength key_strength value_strength start_percent end_percent placeholder",
+        "MODEL CONDITIONING",
+    ),
+}
+DEFAULTS = {
+    "class_word": "person", "steps": 1000, "preset": "default", "attention_loss_weight": 0.003,
+    "train_seed": 0, "stages": 5, "attention_loss": "all tokens", "batch_size": 1, "resolution": 0,
+    "dtype": "auto", "preview_every": 100, "checkpoint_every": 250, "resume": "[none]",
+    "name": "identity", "filename_prefix": "my_identity", "include_source_hash": True,
+    "text": "a photo of V*", "strength": 1.0, "start_percent": 0.0, "end_percent": 1.0,
+    "placeholder": "",
+}  # fmt: skip
+
+
+@pytest.fixture
+def models(tmp_path, monkeypatch):
+    """models/sefi and models/embeddings of this test's own."""
+    for name in ("sefi", "embeddings"):
+        (tmp_path / name).mkdir()
+        paths = ([str(tmp_path / name)], folder_paths.folder_names_and_paths[name][1])
+        monkeypatch.setitem(folder_paths.folder_names_and_paths, name, paths)
+    folder_paths.filename_list_cache.clear()
+    return tmp_path
+
+
+def test_ids_inputs_and_outputs_are_as_they_will_stay():
+    assert {node.GET_SCHEMA().node_id for node in NODES} == set(CONTRACT)
+    for node in NODES:
+        schema = node.GET_SCHEMA()
+        required, optional, outputs = CONTRACT[schema.node_id]
+        assert [i.id for i in schema.inputs if not i.optional] == required.split()
+        assert [i.id for i in schema.inputs if i.optional] == optional.split()
+        assert [o.get_io_type() for o in schema.outputs] == outputs.split()
+        assert schema.category == "SeFi ID" and schema.description
+
+
+def test_every_input_and_output_has_a_tooltip_and_its_default():
+    for node in NODES:
+        schema = node.GET_SCHEMA()
+        for part in (*schema.inputs, *schema.outputs):
+            assert part.tooltip and part.tooltip.endswith("."), part.id
+        for part in schema.inputs:
+            if part.id in DEFAULTS:
+                assert part.default == DEFAULTS[part.id], part.id
+
+
+def test_numbers_keep_the_precision_an_artist_types():
+    """The page rounds to the step: a learning rate needs a small one."""
+    (train,) = [node.GET_SCHEMA() for node in NODES if node.__name__ == "TrainSeFiID"]
+    inputs = {i.id: i for i in train.inputs}
+    assert inputs["learning_rate"].step == 1e-6
+    assert "seed" not in inputs and "noise_seed" not in inputs  # the page would randomise them
+    assert (inputs["steps"].min, inputs["steps"].max) == (1, 100000)
+
+
+def test_a_save_never_overwrites_and_reads_back(models, learned):
+    lines = [save_new_identity(learned, "people/anna", title="Anna") for _ in range(3)]
+    files = sorted((models / "sefi/people").iterdir())
+    assert [f.name for f in files] == [f"anna_{i:05}_.safetensors" for i in (1, 2, 3)]
+    assert all(str(f) in line and "KB" in line for f, line in zip(files, lines, strict=True))
+    assert torch.equal(load_identity(files[0]).pairs["clip_l"], learned.pairs["clip_l"])
+    assert "people/anna_00003_.safetensors" in folders.identity_names()
+
+
+def test_numbers_go_on_after_a_deleted_file_and_beside_longer_names(models, learned):
+    for name in ("anna_00007_.safetensors", "anna_b_00050_.safetensors"):
+        (models / "sefi" / name).touch()
+    assert folders.new_identity_path("anna").name == "anna_00008_.safetensors"
+
+
+@pytest.mark.parametrize(
+    "prefix", ["", "../x", "/etc/x", "a/../b", "a\\..\\b", "C:x", ".x", "a\0b", "x" * 300]
+)
+def test_a_prefix_stays_in_its_folder(models, learned, prefix):
+    with pytest.raises(SettingsError, match=r"filename_prefix: .* is no plain name"):
+        save_new_identity(learned, prefix)
+    assert not list(models.rglob("*.safetensors"))
+
+
+@pytest.mark.parametrize(
+    "name", ["none.safetensors", "../../etc/passwd", "a\0b", "", "textual inversion/../sefi/x"]
+)
+def test_a_name_that_is_not_there_is_one_sentence(models, name):
+    with pytest.raises(IdentityFileError, match=r"embedding: .* is not in the folder"):
+        folders.identity_path(name)
+
+
+def test_the_cover_is_where_browsers_look_and_the_source_hash_can_stay_away(models, learned):
+    identity = type(learned)(learned.pairs, metadata={"sefi.source_hash": "abc"})
+    save_new_identity(identity, "anna", thumbnail=torch.rand(2, 700, 500, 4), author="me")
+    save_new_identity(identity, "anna", include_source_hash=False)
+    first, second = (load_identity(f) for f in sorted((models / "sefi").iterdir()))
+    (cover,) = json.loads(first.metadata["ssmd_cover_images"])
+    assert first.metadata["modelspec.thumbnail"] == f"data:image/jpeg;base64,{cover}"
+    assert (
+        first.metadata["sefi.source_hash"] == "abc" and first.metadata["modelspec.author"] == "me"
+    )
+    assert "sefi.source_hash" not in second.metadata
+    assert "ssmd_cover_images" not in second.metadata  # no picture unless the artist connects one
+
+
+def test_embeddings_of_the_host_are_offered_but_never_pickles(models):
+    safetensors.torch.save_file(
+        {"emb_params": torch.ones(2, 768)}, models / "embeddings/old.safetensors"
+    )
+    (models / "embeddings/evil.pt").write_bytes(b"")
+    (models / "sefi/notes.txt").touch()
+    assert folders.identity_names() == ["textual inversion/old.safetensors"]
+    identity = load_identity(folders.identity_path("textual inversion/old.safetensors"))
+    assert identity.tokens == 2 and identity.stages == 1
+
+
+def test_a_changed_file_is_loaded_anew(models, learned):
+    (load,) = [node for node in NODES if node.__name__ == "LoadSeFiEmbedding"]
+    save_new_identity(learned, "anna")
+    name = "anna_00001_.safetensors"
+    before = load.fingerprint_inputs(embedding=name)
+    assert before == load.fingerprint_inputs(embedding=name) != ()
+    (models / "sefi" / name).write_bytes(b"something else")
+    assert load.fingerprint_inputs(embedding=name) != before
+    assert load.fingerprint_inputs(embedding="gone.safetensors") == ()
