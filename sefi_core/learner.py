@@ -79,13 +79,14 @@ class Learner(nn.Module):
                 for name, pairs in self().items():
                     self.mean[name].lerp_(pairs.to(self.mean[name]), 1.0 - self.config.ema)
 
-    def require_finite(self, since: int) -> None:
-        """Raises TrainingError if a loss from step `since` on is not a finite number."""
-        if not torch.isfinite(self.losses[since : self.step]).all():
+    def require_finite(self, since: int = 0) -> None:
+        """Raises TrainingError if a loss from step `since` on, or a pair, is not finite."""
+        numbers = [self.losses[since : self.step], *self.pairs().values()]
+        if not all(torch.isfinite(tensor).all() for tensor in numbers):
             raise TrainingError(
-                f"learning_rate: the loss left the finite numbers near step {self.step}; lower "
-                "learning_rate, or set dtype to fp32, and start again or resume from the last "
-                "checkpoint."
+                f"learning_rate: the training blew up near step {self.step} (its numbers are no "
+                "longer finite); lower learning_rate, or set dtype to fp32, and start again or "
+                "resume from the last checkpoint."
             )
 
     def state(self) -> dict[str, Tensor]:

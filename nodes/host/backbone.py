@@ -21,13 +21,11 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def require_trainable(model: ModelPatcher) -> None:
-    """Raises MismatchError unless the model denoises a picture by a text alone, as SD 1.x and 2.x
-    do.
-    """
+    """Raises MismatchError unless the model denoises by text alone, as SD 1.x and 2.x do."""
     require_cross_attention(model)
     config = model.model.model_config.unet_config
-    needs_more = config.get("adm_in_channels") or config["in_channels"] != config["out_channels"]
-    if needs_more:
+    channels = config["in_channels"]
+    if config.get("adm_in_channels") or config.get("out_channels", channels) != channels:
         raise MismatchError(
             f"model: the checkpoint is {type(model.model).__name__}, which reads more than text; "
             "this version trains on ordinary SD 1.x and SD 2.x checkpoints, use one of those."
@@ -41,10 +39,10 @@ def own_side(model: ModelPatcher) -> int:
 
 
 def compute_dtype(model: ModelPatcher, choice: str) -> torch.dtype:
-    """Returns the dtype to compute in; "auto" is the model's own, or bf16 for fp16 where the device
-    has it.
+    """Returns the dtype to compute in.
 
-    Token gradients are too small for fp16 without loss scaling.
+    "auto" is the model's own, but bf16 in place of fp16 where the device has it: token gradients
+    are too small for fp16 without loss scaling.
     """
     if choice in DTYPES:
         return DTYPES[choice]
@@ -70,9 +68,8 @@ class HostBackbone:
     ) -> None:
         self.model, self.dtype = model, dtype
         self.sampling = model.get_model_object("model_sampling")
-        self.layers: dict[
-            tuple, tuple[int, int]
-        ] = {}  # (block, number, index) -> sides of its picture tokens
+        # By layer (block, number, index): the sides of its picture tokens, and its K_r.
+        self.layers: dict[tuple, tuple[int, int]] = {}
         self.reference_keys: dict[tuple, Tensor] = {}
         self.read_layers(reference, latent)
 

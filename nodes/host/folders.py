@@ -67,7 +67,7 @@ def identity_path(name: str) -> Path:
     if path is None:
         found = ", ".join(identity_names()[:8]) or "nothing"
         raise IdentityFileError(
-            f'embedding: "{name[:120]}" is not in the folder {folder} (to choose from: {found}); '
+            f'embedding: "{name[:120]}" is not in models/{folder} (to choose from: {found}); '
             "put the file there and press R, or choose another."
         )
     return Path(path)

@@ -11,13 +11,12 @@ from comfy.sd import CLIP, VAE
 from torch import Tensor
 
 from ...sefi_core.errors import TrainingError
-from ...sefi_core.identity import Identity
 from ...sefi_core.learner import Learner
 from ...sefi_core.training import LatentPool, train
 from .backbone import HostBackbone
 from .pictures import as_pil, sample_preview
 from .progress import Progress, say
-from .run_files import Outcome, RunFiles, provenance
+from .run_files import Outcome, RunFiles
 from .text import HostTextEncoder
 
 
@@ -43,7 +42,6 @@ class Run:
     learner: Learner
     pool: LatentPool
     files: RunFiles
-    class_word: str
     node_id: str | None
 
     def to_the_end(self, preview_every: int, checkpoint_every: int) -> Outcome:
@@ -66,15 +64,15 @@ class Run:
                     previews.append(self.preview())
                     progress.picture(report.step, as_pil(previews[-1]))
                 if checkpoint_every and report.step % checkpoint_every == 0 and report.step < steps:
-                    self.files.save_checkpoint(learner, self.identity_so_far())
+                    self.files.save_checkpoint(learner)
         except TrainingError:
             raise  # the state is no longer worth keeping; the last checkpoint is
         except BaseException:
             if learner.step:
-                so_far = self.files.save_checkpoint(learner, self.identity_so_far())
+                so_far = self.files.save_checkpoint(learner)
                 say(
                     f"Stopped at step {learner.step}. To go on, press R and choose "
-                    f"{self.files.checkpoint.name} in resume; the identity so far is {so_far}.",
+                    f"{self.files.checkpoint.name} in resume; the identity so far is in {so_far}.",
                     self.node_id,
                 )
             raise
@@ -83,16 +81,17 @@ class Run:
         self.files.save_finished(outcome)
         return outcome
 
-    def identity_so_far(self) -> Identity:
-        metadata = provenance(self.files.shaped_by, self.learner.losses[: self.learner.step])
-        return Identity(self.learner.pairs(), class_word=self.class_word, metadata=metadata)
-
     def preview(self) -> Tensor:
         """Samples a picture with the identity so far; returns it in 8 bits, (1, H, W, 3)."""
         host, seed = self.host, self.learner.config.seed
         try:
             return sample_preview(
-                host.model, host.clip, host.vae, self.identity_so_far(), self.pool.latents[:1], seed
+                host.model,
+                host.clip,
+                host.vae,
+                self.files.identity_so_far(self.learner),
+                self.pool.latents[:1],
+                seed,
             )
         finally:
             host.load()

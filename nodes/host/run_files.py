@@ -2,7 +2,7 @@
 for ever.
 """
 
-__all__ = ["Outcome", "RunFiles", "provenance"]
+__all__ = ["Outcome", "RunFiles", "identity_of"]
 
 import json
 from dataclasses import dataclass
@@ -55,9 +55,15 @@ class RunFiles:
     def finished(self) -> Path:
         return folders.finished_path(hash_of_settings({**self.shaped_by, **self.length}))
 
-    def save_checkpoint(self, learner: Learner, identity: Identity) -> Path:
+    def identity_so_far(self, learner: Learner) -> Identity:
+        """Returns what the learner has learned, with where it comes from."""
+        learner.require_finite()
+        losses = learner.losses[: learner.step].cpu()
+        return identity_of(self.shaped_by, learner.pairs(), losses)
+
+    def save_checkpoint(self, learner: Learner) -> Path:
         """Saves the learner and, beside it, the identity so far; returns the latter's path."""
-        learner.require_finite(0)
+        identity = self.identity_so_far(learner)
         metadata = {"format": CHECKPOINT, "sefi.shaped_by": json.dumps(self.shaped_by)}
         save_tensors(learner.state(), self.checkpoint, metadata)
         so_far = folders.partial_path(self.checkpoint)
@@ -76,13 +82,12 @@ class RunFiles:
             raise IdentityFileError(
                 f"resume: {path.name} is no whole training checkpoint; choose [none] or another."
             ) from error
-        changed = sorted(
-            name for name in before.keys() | now.keys() if before.get(name) != now.get(name)
-        )
+        names = [name for name in before.keys() | now.keys() if before.get(name) != now.get(name)]
+        changed = sorted(set(map(shown, names)))
         if changed:
             raise SettingsError(
-                f"resume: {path.name} was made with another {', '.join(map(shown, changed))}; set "
-                "what it was made with to go on with it, or choose [none] to start anew."
+                f"resume: {path.name} was made with another {', '.join(changed)}; set "
+                "these back to go on, or choose [none] to start anew."
             )
         learner.restore(state)
 
@@ -112,7 +117,16 @@ class RunFiles:
 
 def shown(name: str) -> str:
     """Returns what an artist calls a part of `shaped_by`."""
-    return {"seed": "train_seed", "masked_loss": "mask", "generator": "preset"}.get(name, name)
+    names = {"seed": "train_seed", "masked_loss": "mask", "generator": "preset"}
+    names |= {"min_scale": "preset", "arithmetic": "version of this pack"}
+    return names.get(name, name)
+
+
+def identity_of(shaped_by: dict, pairs: dict[str, Tensor], losses: Tensor) -> Identity:
+    """Returns pairs as an identity that tells where it comes from, given its losses (steps, 2)."""
+    return Identity(
+        pairs, class_word=shaped_by["class_word"], metadata=provenance(shaped_by, losses)
+    )
 
 
 def provenance(shaped_by: dict, losses: Tensor) -> dict[str, str]:

@@ -91,6 +91,7 @@ def train_identity(
             learner = Learner(tokens, config, scaled=numbers == torch.float16)
             if resume != folders.NO_CHECKPOINT:
                 files.restore(learner, resume)
+            say(f"encoding {config.views} views of the picture", node_id)
             pool = encode_pool(vae, loaded, subject, subject_mask, config, learner.device)
             run = Run(host, encoder, learner, pool, files, class_word, node_id)
             outcome = run.to_the_end(preview_every, checkpoint_every)

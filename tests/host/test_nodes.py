@@ -112,7 +112,7 @@ def test_a_prefix_stays_in_its_folder(models, learned, prefix):
     "name", ["none.safetensors", "../../etc/passwd", "a\0b", "", "textual inversion/../sefi/x"]
 )
 def test_a_name_that_is_not_there_is_one_sentence(models, name):
-    with pytest.raises(IdentityFileError, match=r"embedding: .* is not in the folder"):
+    with pytest.raises(IdentityFileError, match=r"embedding: .* is not in models/"):
         folders.identity_path(name)
 
 

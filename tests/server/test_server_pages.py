@@ -1,0 +1,72 @@
+"""What the page asks the server for: our nodes, their help, the example workflows."""
+
+import json
+
+import pytest
+from comfy_server import PACK_NAME
+from ui_graph import WORKFLOWS, as_api, widget_values
+
+NODES = ["ApplySeFiConditioning", "LoadSeFiEmbedding", "SaveSeFiEmbedding", "TrainSeFiID"]
+HIDDEN = {"unique_id", "prompt", "extra_pnginfo"}
+NAMES = sorted(path.stem for path in WORKFLOWS.glob("*.json"))
+
+
+@pytest.fixture(scope="module")
+def definitions(server):
+    return server.get("object_info")
+
+
+@pytest.mark.parametrize("node", NODES)
+def test_every_input_has_a_tooltip(definitions, node):
+    definition = definitions[node]
+    assert definition["category"] == "SeFi ID"
+    assert definition["description"]
+    for kind in ("required", "optional"):
+        for name, (_, options) in definition["input"].get(kind, {}).items():
+            assert len(options["tooltip"]) > 10, f"{name} has no tooltip"
+
+
+def test_no_input_of_the_training_changes_by_itself(definitions):
+    for _, *options in definitions["TrainSeFiID"]["input"]["required"].values():
+        assert not options[0].get("control_after_generate")
+
+
+@pytest.mark.parametrize("node", NODES)
+def test_help_page_is_served(server, node):
+    page = server.fetch(f"extensions/{PACK_NAME}/docs/{node}.md").text
+    assert page.startswith("# ")
+
+
+def test_workflows_are_listed_and_served(server):
+    assert sorted(server.get("workflow_templates")[PACK_NAME]) == NAMES
+    for name in NAMES:
+        served = server.get(f"api/workflow_templates/{PACK_NAME}/{name}.json")
+        assert served == json.loads((WORKFLOWS / f"{name}.json").read_text())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_api_twin_is_the_conversion(definitions, name):
+    workflow = json.loads((WORKFLOWS / f"{name}.json").read_text())
+    twin = json.loads((WORKFLOWS / "api" / f"{name}.json").read_text())
+    assert twin == as_api(workflow, definitions), "run .venv/bin/python tests/server/ui_graph.py"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_workflow_leaves_the_training_at_its_defaults(definitions, name):
+    workflow = json.loads((WORKFLOWS / f"{name}.json").read_text())
+    definition = definitions["TrainSeFiID"]
+    inputs = definition["input"]["required"] | definition["input"]["optional"]
+    for node in (node for node in workflow["nodes"] if node["type"] == "TrainSeFiID"):
+        for widget, value in widget_values(node, definition).items():
+            assert value == inputs[widget][1]["default"], widget
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_sockets_of_a_workflow_are_those_of_the_nodes(definitions, name):
+    workflow = json.loads((WORKFLOWS / f"{name}.json").read_text())
+    for node in (node for node in workflow["nodes"] if node["type"] in definitions):
+        definition = definitions[node["type"]]
+        outputs = [(socket["name"], socket["type"]) for socket in node["outputs"]]
+        assert outputs == list(zip(definition["output_name"], definition["output"], strict=True))
+        inputs = [name for names in definition["input_order"].values() for name in names]
+        assert {socket["name"] for socket in node["inputs"]} == set(inputs) - HIDDEN

@@ -1,0 +1,113 @@
+"""Pictures to identities to pictures, queued over HTTP as the page would."""
+
+import copy
+from pathlib import Path
+
+import numpy as np
+import pytest
+from comfy_server import changed, node_of
+from PIL import Image
+from safetensors.torch import load_file
+
+STEPS = 4
+SHORT = {"steps": STEPS, "resolution": 64, "preview_every": 2}
+SMALL = {"EmptyLatentImage": {"width": 64, "height": 64}, "KSampler": {"steps": 3}}
+IDENTITY = "my_identity_00001_.safetensors"
+
+
+def picture(server, run, graph):
+    """The pixels that a run's SaveImage saved."""
+    (saved,) = run.outputs[node_of(graph, "SaveImage")]["images"]
+    return np.asarray(Image.open(server.folder / "output" / saved["subfolder"] / saved["filename"]))
+
+
+@pytest.fixture(scope="module")
+def training(graphs):
+    return changed(graphs["train_identity"], TrainSeFiID=SHORT)
+
+
+@pytest.fixture(scope="module")
+def trained(server, training):
+    """The run of the training; its identity is IDENTITY."""
+    return server.run(training)
+
+
+@pytest.fixture(scope="module")
+def sampling(graphs, trained):
+    return changed(graphs["apply_identity"], **SMALL)
+
+
+def test_training_runs_and_shows_its_progress(trained, training):
+    node = node_of(training, "TrainSeFiID")
+    assert (trained.status, trained.error) == ("success", "")
+    steps = trained.steps(node)
+    assert steps == sorted(steps) and steps[-1] == STEPS
+    first, loss = trained.texts(node)[-1].split("\n")
+    assert first.startswith(f"step {STEPS} / {STEPS}, ")
+    assert loss.startswith("loss ")
+
+
+def test_training_shows_previews_and_the_loss_graph(trained, training):
+    assert len(trained.outputs[node_of(training, "PreviewImage")]["images"]) == STEPS // 2
+    assert len(trained.outputs[node_of(training, "LossGraphNode")]["images"]) == 1
+
+
+def test_identity_is_saved_and_its_path_shown(server, trained, training):
+    (line,) = trained.outputs[node_of(training, "SaveSeFiEmbedding")]["text"]
+    path = server.folder / "models/sefi" / IDENTITY
+    assert line.startswith(f"Saved {path} (")
+    assert load_file(path)["pairs.clip_l"].shape == (5, 2, 1, 768)
+
+
+def test_loader_lists_the_new_file_without_a_restart(server, trained):
+    inputs = server.get("object_info/LoadSeFiEmbedding")["LoadSeFiEmbedding"]["input"]
+    assert IDENTITY in inputs["required"]["embedding"][1]["options"]
+
+
+def test_saved_identity_changes_the_picture_and_strength_0_does_not(server, sampling):
+    def sampled(graph):
+        run = server.run(graph)
+        assert (run.status, run.error) == ("success", "")
+        return picture(server, run, graph)
+
+    apply = node_of(sampling, "ApplySeFiConditioning")
+    text = sampling[apply]["inputs"]["text"]
+    model, clip = (sampling[apply]["inputs"][name] for name in ("model", "clip"))
+    plain = copy.deepcopy(sampling)
+    plain[apply]["class_type"] = "CLIPTextEncode"
+    plain[apply]["inputs"] = {"text": text.replace("V*", "person"), "clip": clip}
+    sampler = next(node for node in plain.values() if node["class_type"] == "KSampler")
+    sampler["inputs"] |= {"model": model, "positive": [apply, 0]}
+
+    person = sampled(plain)
+    assert not np.array_equal(sampled(sampling), person)
+    assert np.array_equal(
+        sampled(changed(sampling, ApplySeFiConditioning={"strength": 0.0})), person
+    )
+
+
+def test_train_and_apply_in_one_graph(server, graphs):
+    short = {**SHORT, "steps": 3, "preview_every": 0, "train_seed": 1}
+    graph = changed(graphs["train_and_apply"], TrainSeFiID=short, **SMALL)
+    run = server.run(graph)
+    assert (run.status, run.error) == ("success", "")
+    assert run.steps(node_of(graph, "TrainSeFiID"))[-1] == 3
+    assert picture(server, run, graph).shape == (64, 64, 3)
+    # Without previews the samples are the cropped picture.
+    assert len(run.outputs[node_of(graph, "PreviewImage")]["images"]) == 1
+
+
+def test_finished_training_is_answered_from_the_store(server, trained, training, sampling):
+    between = server.run(sampling)  # evicts the training from the host's own cache
+    assert between.status == "success"
+    again = server.run(training)
+    node = node_of(training, "TrainSeFiID")
+    assert again.status == "success" and node not in again.cached()
+    assert not again.steps(node)
+    assert "Finished before" in again.texts(node)[-1]
+    assert len(again.outputs[node_of(training, "PreviewImage")]["images"]) == STEPS // 2
+    (line,) = again.outputs[node_of(training, "SaveSeFiEmbedding")]["text"]
+    path = Path(line.removeprefix("Saved ").rsplit(" (", 1)[0])
+    first, second = load_file(path.with_name(IDENTITY)), load_file(path)
+    assert path.name != IDENTITY and first.keys() == second.keys()
+    assert all(value.equal(first[name]) for name, value in second.items())

@@ -1,0 +1,69 @@
+"""The workflow files by themselves: what the editor would complain about, or silently repair."""
+
+import json
+
+import pytest
+from ui_graph import WORKFLOWS
+
+NAMES = ["apply_identity", "train_and_apply", "train_identity"]
+
+
+@pytest.fixture(params=NAMES)
+def workflow(request):
+    return json.loads((WORKFLOWS / f"{request.param}.json").read_text())
+
+
+def test_all_of_them_are_checked():
+    assert sorted(path.stem for path in WORKFLOWS.glob("*.json")) == NAMES
+
+
+def test_every_link_is_known_to_both_its_ends_and_to_nothing_else(workflow):
+    nodes = {node["id"]: node for node in workflow["nodes"]}
+    links = {number: rest for number, *rest in workflow["links"]}
+    assert len(links) == len(workflow["links"])
+    for number, (origin, out, target, into, kind) in links.items():
+        source, sink = nodes[origin]["outputs"][out], nodes[target]["inputs"][into]
+        assert number in source["links"] and number == sink["link"]
+        assert source["type"] == sink["type"] == kind
+    named_out = [
+        n for node in nodes.values() for out in node["outputs"] for n in out["links"] or ()
+    ]
+    named_in = [s["link"] for node in nodes.values() for s in node["inputs"] if s["link"]]
+    assert sorted(named_out) == sorted(named_in) == sorted(links)
+
+
+def test_numbers_are_unique_and_below_the_counters(workflow):
+    for kind, numbers in (
+        ("node", [node["id"] for node in workflow["nodes"]]),
+        ("link", [link[0] for link in workflow["links"]]),
+    ):
+        assert len(set(numbers)) == len(numbers)
+        assert max(numbers) <= workflow[f"last_{kind}_id"]
+    assert sorted(node["order"] for node in workflow["nodes"]) == list(
+        range(len(workflow["nodes"]))
+    )
+
+
+def test_nodes_run_after_those_they_need(workflow):
+    order = {node["id"]: node["order"] for node in workflow["nodes"]}
+    assert all(order[origin] < order[target] for _, origin, _, target, *_ in workflow["links"])
+
+
+def test_nodes_do_not_overlap_and_notes_explain(workflow):
+    title = 30  # pixels of a node's title bar, above its position
+    boxes = [
+        (x, y - title, x + width, y + height)
+        for (x, y), (width, height) in ((n["pos"], n["size"]) for n in workflow["nodes"])
+    ]
+    for i, (left, top, right, bottom) in enumerate(boxes):
+        for other in boxes[i + 1 :]:
+            apart = right <= other[0] or other[2] <= left or bottom <= other[1] or other[3] <= top
+            assert apart, f"{workflow['nodes'][i]['type']} covers another node"
+    (note,) = [node for node in workflow["nodes"] if node["type"] == "MarkdownNote"]
+    lines = [line for line in note["widgets_values"][0].splitlines() if line]
+    assert 3 <= len(lines) <= 5
+
+
+def test_it_is_what_the_editor_saves(workflow):
+    assert workflow["version"] == 0.4
+    assert {"id", "revision", "groups", "config", "extra"} <= set(workflow)
