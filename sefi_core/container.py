@@ -79,8 +79,8 @@ def load_tensors(path: Path, max_bytes: int) -> tuple[dict[str, Tensor], dict[st
         ) from error
     if len(data) > max_bytes:
         raise IdentityFileError(
-            f"{path.name}: it takes more than the {max_bytes >> 20} MiB that such a file may "
-            "take; choose another file."
+            f"{path.name}: it is larger than {max_bytes >> 20} MiB, the most such a file may take; "
+            "choose another file."
         )
     metadata = checked_metadata(path, data)
     try:

@@ -27,8 +27,8 @@ def require_noun(class_word: str) -> None:
     """
     if not re.fullmatch(r"\w[\w '-]{0,60}", class_word):
         raise PromptError(
-            f"class_word: {class_word[:60]!r} is not a plain noun; write a word such as person, "
-            "dog or car."
+            f'class_word: "{" ".join(class_word[:60].split())}" is not a plain noun; '
+            "write a word such as person, dog or car."
         )
 
 

@@ -70,8 +70,8 @@ def square_pictures(image: Tensor, mask: Tensor | None, side: int) -> tuple[Tens
         )
     if len(masks) not in (1, len(pictures)):
         raise PictureError(
-            f"mask: there are {len(masks)} for {len(pictures)} images; connect one, or one for "
-            "each."
+            f"mask: there are {len(masks)} masks for {len(pictures)} images; "
+            "connect one, or one for each."
         )
     if not torch.isfinite(masks).all():
         raise PictureError("mask: it has values that are not finite; check the node that made it.")

@@ -59,7 +59,7 @@ class SlottedPrompt:
             if all(slots.values()):
                 return cls(reference, tokens, slots, word)
         raise PromptError(
-            f'text: "{placeholder}" was not found again in the tokens of "{text[:120]}"; '
+            f'text: the place of "{placeholder}" in "{text[:120]}" could not be found; '
             "put spaces around it and simplify what stands beside it."
         )
 

@@ -23,7 +23,7 @@ from .fingerprint import hash_of_tensors
 from .pictures import as_image, encode_pool, square_pictures, stored_samples
 from .progress import say
 from .run import Loaded, Run
-from .run_files import RunFiles, provenance
+from .run_files import RunFiles, identity_of
 from .sampling import require_context_width
 from .text import HostTextEncoder
 
@@ -86,21 +86,23 @@ def train_identity(
             encoder = HostTextEncoder(clip, class_word)
             require_context_width(model, encoder.reference().shape[-1])
             if max(map(len, encoder.prompt.word.values())) > 1:
-                say(f"{class_word} is several tokens; it starts at their mean.", node_id)
+                say(
+                    f'class_word: "{class_word}" is several tokens for this text encoder; '
+                    "the identity starts at their mean.",
+                    node_id,
+                )
             tokens = {n: t.to(model.load_device) for n, t in encoder.class_tokens.items()}
             learner = Learner(tokens, config, scaled=numbers == torch.float16)
             if resume != folders.NO_CHECKPOINT:
                 files.restore(learner, resume)
             say(f"encoding {config.views} views of the picture", node_id)
             pool = encode_pool(vae, loaded, subject, subject_mask, config, learner.device)
-            run = Run(host, encoder, learner, pool, files, class_word, node_id)
+            run = Run(host, encoder, learner, pool, files, node_id)
             outcome = run.to_the_end(preview_every, checkpoint_every)
         else:
             say("Finished before: here is the result. Change train_seed to train anew.", node_id)
 
-    identity = Identity(
-        outcome.pairs, class_word=class_word, metadata=provenance(shaped_by, outcome.losses)
-    )
+    identity = identity_of(shaped_by, outcome.pairs, outcome.losses)
     samples = (
         outcome.samples if len(outcome.samples) else stored_samples(subject[:1].movedim(1, -1))
     )

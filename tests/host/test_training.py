@@ -15,7 +15,14 @@ from sefi_pack.nodes.host.backbone import HostBackbone
 from sefi_pack.nodes.host.borrowing import trainable
 from sefi_pack.nodes.host.sampling import apply_identity
 from sefi_pack.nodes.host.text import HostTextEncoder
-from sefi_pack.sefi_core.errors import MismatchError, PictureError, PromptError, SettingsError
+from sefi_pack.sefi_core import training
+from sefi_pack.sefi_core.errors import (
+    MismatchError,
+    PictureError,
+    PromptError,
+    SettingsError,
+    TrainingError,
+)
 from sefi_pack.sefi_core.file_format import load_identity
 from sefi_pack.sefi_core.identity import Identity
 from sefi_pack.sefi_core.losses import attention_loss
@@ -401,7 +408,7 @@ BAD = [
         "mask: it is 40 x 40 pixels, the image 72 x 80",
     ),
     ({"mask": torch.zeros(1, 80, 72)}, PictureError, "mask: it is empty"),
-    ({"mask": torch.ones(3, 80, 72)}, PictureError, "mask: there are 3 for 1 images"),
+    ({"mask": torch.ones(3, 80, 72)}, PictureError, "mask: there are 3 masks for 1 images"),
     ({"steps": 0}, SettingsError, "steps: it is 0"),
     ({"learning_rate": float("nan")}, SettingsError, "learning_rate: it is nan"),
     ({"attention_loss": "some"}, SettingsError, 'attention_loss: "some" is unknown'),
@@ -424,6 +431,25 @@ def test_bad_input_is_one_sentence_and_changes_nothing(
     assert "\n" not in str(caught.value) and str(caught.value).endswith(".")
     assert state_of(model, clip.patcher, vae.patcher) == before
     assert not list(output.rglob("*.safetensors"))
+
+
+@pytest.mark.parametrize("checkpoint_every", [0, 4])
+def test_numbers_that_blow_up_stop_the_training_and_are_not_kept(
+    ask, output, monkeypatch, checkpoint_every
+):
+    calls = []
+    real = training.denoising_loss
+
+    def infinite_later(prediction, mask):
+        calls.append(1)
+        return real(prediction, mask) * (torch.inf if len(calls) > 6 else 1.0)
+
+    monkeypatch.setattr(training, "denoising_loss", infinite_later)
+    with pytest.raises(TrainingError, match="learning_rate: the training blew up near step 10"):
+        ask(steps=20, checkpoint_every=checkpoint_every and 6)
+    assert not list(output.glob("finished/*"))
+    identities = [load_identity(f) for f in output.glob("*.identity_so_far.safetensors")]
+    assert len(identities) == bool(checkpoint_every)  # the one from before is still there
 
 
 def test_a_checkpoint_of_another_training_is_refused_by_what_differs(ask, monkeypatch):
