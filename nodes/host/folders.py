@@ -133,7 +133,15 @@ def finished_path(key: str) -> Path:
 def checkpoint_names() -> list[str]:
     """Returns what `resume` offers: [none], then the checkpoints, newest first."""
     found = output_folder().glob(f"*{CHECKPOINT_SUFFIX}")
-    return [NO_CHECKPOINT] + [path.name for path in sorted(found, key=lambda p: -p.stat().st_mtime)]
+    return [NO_CHECKPOINT, *(path.name for path in sorted(found, key=age))]
+
+
+def age(path: Path) -> float:
+    """Returns a number that grows with a file's age; a file may vanish while files are listed."""
+    try:
+        return -path.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def checkpoint_path(name: str) -> Path:
