@@ -35,13 +35,14 @@ class Loaded:
 
 @dataclass(frozen=True)
 class Run:
-    """A training under way."""
+    """A training under way; `samples` are the previews (n, H, W, 3) from before it was stopped."""
 
     host: Loaded
     encoder: HostTextEncoder
     learner: Learner
     pool: LatentPool
     files: RunFiles
+    samples: Tensor
     node_id: str | None
 
     def to_the_end(self, preview_every: int, checkpoint_every: int) -> Outcome:
@@ -49,7 +50,7 @@ class Run:
         resume.
         """
         self.host.load()
-        learner, previews = self.learner, []
+        learner, samples = self.learner, self.samples
         steps = learner.config.steps
         with torch.no_grad():
             reference = self.encoder.reference(learner.config.batch_size).to(learner.device)
@@ -61,22 +62,22 @@ class Run:
             for report in train(backbone, self.encoder, self.pool, learner):
                 progress.step(report)
                 if preview_every and report.step % preview_every == 0:
-                    previews.append(self.preview())
-                    progress.picture(report.step, as_pil(previews[-1]))
+                    picture = self.preview()
+                    samples = torch.cat([samples.reshape(-1, *picture.shape[1:]), picture])
+                    progress.picture(report.step, as_pil(picture))
                 if checkpoint_every and report.step % checkpoint_every == 0 and report.step < steps:
-                    self.files.save_checkpoint(learner)
+                    self.files.save_checkpoint(learner, samples)
         except TrainingError:
             raise  # the state is no longer worth keeping; the last checkpoint is
         except BaseException:
             if learner.step:
-                so_far = self.files.save_checkpoint(learner)
+                so_far = self.files.save_checkpoint(learner, samples)
                 say(
                     f"Stopped at step {learner.step}. To go on, press R and choose "
                     f"{self.files.checkpoint.name} in resume; the identity so far is in {so_far}.",
                     self.node_id,
                 )
             raise
-        samples = torch.cat(previews) if previews else torch.zeros(0, 1, 1, 3, dtype=torch.uint8)
         outcome = Outcome(learner.pairs(), learner.losses.cpu(), samples)
         self.files.save_finished(outcome)
         return outcome

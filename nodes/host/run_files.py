@@ -2,12 +2,13 @@
 for ever.
 """
 
-__all__ = ["Outcome", "RunFiles", "identity_of"]
+__all__ = ["NO_SAMPLES", "Outcome", "RunFiles", "identity_of"]
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from ...sefi_core.container import load_tensors, save_tensors
@@ -20,6 +21,8 @@ from .fingerprint import hash_of_settings
 
 MAX_BYTES = 8 << 30
 CHECKPOINT, FINISHED = "sefi-checkpoint", "sefi-training"
+SAMPLES = "samples"
+NO_SAMPLES = torch.zeros(0, 1, 1, 3, dtype=torch.uint8)
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,18 +64,22 @@ class RunFiles:
         losses = learner.losses[: learner.step].cpu()
         return identity_of(self.shaped_by, learner.pairs(), losses)
 
-    def save_checkpoint(self, learner: Learner) -> Path:
-        """Saves the learner and, beside it, the identity so far; returns the latter's path."""
+    def save_checkpoint(self, learner: Learner, samples: Tensor) -> Path:
+        """Saves the learner with the previews so far and, beside it, the identity so far; returns
+        the latter's path.
+        """
         identity = self.identity_so_far(learner)
         metadata = {"format": CHECKPOINT, "sefi.shaped_by": json.dumps(self.shaped_by)}
-        save_tensors(learner.state(), self.checkpoint, metadata)
+        save_tensors(learner.state() | {SAMPLES: samples}, self.checkpoint, metadata)
         so_far = folders.partial_path(self.checkpoint)
         save_identity(identity, so_far)
         return so_far
 
-    def restore(self, learner: Learner, name: str) -> None:
-        """Puts a checkpoint into the learner; refuses one that more than its length tells apart
-        from this run.
+    def restore(self, learner: Learner, name: str) -> Tensor:
+        """Puts a checkpoint into the learner and returns its previews.
+
+        Raises:
+            SettingsError: More than its length tells the checkpoint apart from this run.
         """
         path = folders.checkpoint_path(name)
         try:
@@ -90,11 +97,12 @@ class RunFiles:
                 "these back to go on, or choose [none] to start anew."
             )
         learner.restore(state)
+        return state[SAMPLES]
 
     def save_finished(self, outcome: Outcome) -> None:
         """Keeps the outcome, and drops what only a running training needs."""
         tensors = {f"pairs.{name}": value for name, value in outcome.pairs.items()}
-        tensors |= {"losses": outcome.losses, "samples": outcome.samples}
+        tensors |= {"losses": outcome.losses, SAMPLES: outcome.samples}
         save_tensors(tensors, self.finished, {"format": FINISHED})
         for leftover in (self.checkpoint, folders.partial_path(self.checkpoint)):
             leftover.unlink(missing_ok=True)
@@ -107,7 +115,7 @@ class RunFiles:
             return None
         try:
             tensors, _ = load_tensors(self.finished, MAX_BYTES)
-            losses, samples = tensors.pop("losses"), tensors.pop("samples")
+            losses, samples = tensors.pop("losses"), tensors.pop(SAMPLES)
         except (IdentityFileError, KeyError):
             return None  # it is trained again and written anew
         return Outcome(

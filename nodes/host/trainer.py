@@ -23,7 +23,7 @@ from .fingerprint import hash_of_tensors
 from .pictures import as_image, encode_pool, square_pictures, stored_samples
 from .progress import say
 from .run import Loaded, Run
-from .run_files import RunFiles, identity_of
+from .run_files import NO_SAMPLES, RunFiles, identity_of
 from .sampling import require_context_width
 from .text import HostTextEncoder
 
@@ -93,11 +93,11 @@ def train_identity(
                 )
             tokens = {n: t.to(model.load_device) for n, t in encoder.class_tokens.items()}
             learner = Learner(tokens, config, scaled=numbers == torch.float16)
-            if resume != folders.NO_CHECKPOINT:
-                files.restore(learner, resume)
+            fresh = resume == folders.NO_CHECKPOINT
+            samples = NO_SAMPLES if fresh else files.restore(learner, resume)
             say(f"encoding {config.views} views of the picture", node_id)
             pool = encode_pool(vae, loaded, subject, subject_mask, config, learner.device)
-            run = Run(host, encoder, learner, pool, files, node_id)
+            run = Run(host, encoder, learner, pool, files, samples, node_id)
             outcome = run.to_the_end(preview_every, checkpoint_every)
         else:
             say("Finished before: here is the result. Change train_seed to train anew.", node_id)

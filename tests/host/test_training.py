@@ -136,7 +136,7 @@ def test_another_checkpoint_trains_anew(ask):
 
 
 def test_fifty_and_fifty_steps_are_a_hundred(ask, output, monkeypatch):
-    settings = {"steps": 100, "preview_every": 0}
+    settings = {"steps": 100, "preview_every": 40}
     whole = ask(**settings)
     for file in (output / "finished").iterdir():
         file.unlink()
@@ -147,6 +147,7 @@ def test_fifty_and_fifty_steps_are_a_hundred(ask, output, monkeypatch):
     (name,) = folders.checkpoint_names()[1:]
     resumed = ask(**settings, resume=name)
     assert torch.equal(pairs_of(whole), pairs_of(resumed)) and whole[1] == resumed[1]
+    assert torch.equal(whole[2], resumed[2]) and len(resumed[2]) == 2
     assert folders.checkpoint_names() == ["[none]"]  # a finished training needs none
 
 
