@@ -1,14 +1,15 @@
-"""From one portrait to new pictures in a genuine ComfyUI: `make demo`.
+"""From one picture to new pictures in a genuine ComfyUI: `make demo`.
 
-The example workflows are queued over HTTP as the page would: train and save, then load, apply and
-sample. What comes out lies in demo/out. The portrait is NASA's of Eileen Collins, in the public
-domain, as scikit-image ships it.
+Train and save, then load, apply and sample, queued over HTTP as the page would. What comes out
+lies in demo/out. By default that is in the miniature world, a toy checkpoint that was really
+trained: see demo_miniature.py. With a checkpoint of one's own the portrait is NASA's of Eileen
+Collins, in the public domain, as scikit-image ships it.
 
-    CKPT=<path>   an SD 1.x checkpoint; without one, a small one with weights from a seed is made
+    CKPT=<path>   an SD 1.x checkpoint
+    SEEDED=1      a small checkpoint with weights from a seed: noise, but every node works
     STEPS=<n>     training steps
 """
 
-import json
 import os
 import shutil
 import sys
@@ -16,31 +17,19 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
 
 import skimage.data
 import torch
+from demo_run import BASE, OUT, ROOT, download, keep, queue, say, workflow
 from PIL import Image
 from seeded_checkpoint import write
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.append(str(ROOT / "tests"))
-from comfy_server import (  # noqa: E402
-    ComfyServer,
-    Event,
-    Graph,
-    Run,
-    changed,
-    host_folder,
-    link,
-    node_of,
-)
+from comfy_server import ComfyServer, changed, host_folder, link, node_of  # isort: skip
 
-BASE, OUT = ROOT / "demo/comfyui", ROOT / "demo/out"
+MINIATURE = ROOT / "benchmarks/world/miniature.safetensors"
 PORTRAIT = "portrait.png"
 HEAD_AND_SHOULDERS = (64, 0, 384, 320)  # left, top, right, bottom
 PROMPTS = ("a photo of V*", "a photo of V* at the beach", "a pencil drawing of V*")
-LINE_SECONDS = 10  # between lines of progress where they cannot be overwritten
 
 
 @dataclass(frozen=True)
@@ -61,14 +50,19 @@ class Setting:
     sampling: dict[str, Any] = field(default_factory=dict)
 
 
+def given_steps() -> int | None:
+    """Returns STEPS, None if it is not set."""
+    given = os.environ.get("STEPS")
+    if given and (not given.isdecimal() or int(given) < 2):
+        sys.exit(f"STEPS: {given} is no number from 2 on.")
+    return int(given) if given else None
+
+
 def chosen_setting() -> Setting:
     """Returns the setting for CKPT and STEPS."""
     given = os.environ.get("CKPT")
     setting = given_setting(Path(given)) if given else seeded_setting()
-    if given_steps := os.environ.get("STEPS"):
-        if not given_steps.isdecimal() or int(given_steps) < 2:
-            sys.exit(f"STEPS: {given_steps} is no number from 2 on.")
-        steps = int(given_steps)
+    if steps := given_steps():
         setting.training.update(steps=steps, preview_every=max(1, steps // 3))
     return setting
 
@@ -80,7 +74,7 @@ def given_setting(checkpoint: Path) -> Setting:
 
 
 def seeded_setting() -> Setting:
-    say("no CKPT: a small checkpoint with weights from a seed takes its place")
+    say("a small checkpoint with weights from a seed takes the place of a real one")
     return Setting(
         write(ROOT / ".host/seeded-sd15.safetensors"),
         remark="The weights of this checkpoint are random, so THE PICTURES ARE NOISE: "
@@ -90,53 +84,6 @@ def seeded_setting() -> Setting:
         training={"steps": 60, "resolution": 128, "preview_every": 20},
         sampling={"steps": 10},
     )
-
-
-class Terminal:
-    """Shows where a graph is: a line that is overwritten, or one now and then."""
-
-    def __init__(self, graph: Graph) -> None:
-        self.titles = {number: node["_meta"]["title"] for number, node in graph.items()}
-        self.node, self.shown = "", 0.0
-
-    def watch(self, event: Event) -> None:
-        """Takes an event of the server."""
-        if event.kind == "executing" and event.data["node"]:
-            self.node = event.data["node"]
-            self.show("")
-        elif event.kind == "text":
-            self.node = event.data["node"]
-            self.show(event.data["text"].replace("\n", "   "))
-
-    def show(self, text: str) -> None:
-        line = f"  {self.titles.get(self.node, self.node)}  {text}"
-        if sys.stdout.isatty():
-            print(f"\r\033[K{line[: shutil.get_terminal_size().columns - 1]}", end="", flush=True)
-        elif text and (time.monotonic() - self.shown > LINE_SECONDS or text.startswith("Saved")):
-            self.shown = time.monotonic()
-            print(line, flush=True)
-
-    def end(self) -> None:
-        if sys.stdout.isatty():
-            print("\r\033[K", end="", flush=True)
-
-
-def say(text: str) -> None:
-    print(f"[demo] {text}", flush=True)
-
-
-def queue(server: ComfyServer, graph: Graph) -> Run:
-    """Runs a graph in view; ends the demo if it fails."""
-    terminal = Terminal(graph)
-    run = server.run(graph, terminal.watch)
-    terminal.end()
-    if run.status != "success":
-        sys.exit(f"[demo] {run.status}: {run.error}\n{server.log_tail()}")
-    return run
-
-
-def workflow(name: str) -> Graph:
-    return json.loads((ROOT / f"workflows/api/{name}.json").read_text())
 
 
 def train(server: ComfyServer, setting: Setting) -> str:
@@ -178,21 +125,9 @@ def sample(server: ComfyServer, setting: Setting, identity: str) -> None:
         download(server, picture, name, f'"{prompt}", strength {strength:g}')
 
 
-def download(server: ComfyServer, picture: dict[str, str], name: str, what: str) -> None:
-    (OUT / name).write_bytes(server.fetch(f"view?{urlencode(picture)}").content)
-    keep(OUT / name, what)
-
-
-def keep(path: Path, what: str) -> None:
-    say(f"{path}  {what}")
-
-
-def main() -> None:
-    """Prepares folders and checkpoint, then trains and samples."""
-    started = time.monotonic()
+def portrait_demo() -> str:
+    """Prepares folders and checkpoint, then trains and samples; returns what to make of it."""
     setting = chosen_setting()
-    shutil.rmtree(OUT, ignore_errors=True)
-    OUT.mkdir(parents=True)
     portrait = Image.fromarray(skimage.data.astronaut()).crop(HEAD_AND_SHOULDERS)
     portrait.save(OUT / PORTRAIT)
     link(setting.checkpoint, BASE / "models/checkpoints" / setting.checkpoint.name)
@@ -205,8 +140,22 @@ def main() -> None:
         identity = train(server, setting)
         say("sampling, as in workflows/apply_identity.json")
         sample(server, setting, identity)
+    return setting.remark
+
+
+def main() -> None:
+    """Runs the demo that the environment asks for."""
+    started = time.monotonic()
+    shutil.rmtree(OUT, ignore_errors=True)
+    OUT.mkdir(parents=True)
+    if os.environ.get("CKPT") or os.environ.get("SEEDED") or not MINIATURE.is_file():
+        remark = portrait_demo()
+    else:
+        from demo_miniature import miniature_demo  # only here: it puts a host into this process
+
+        remark = miniature_demo(given_steps())
     say(f"done in {time.monotonic() - started:.0f} s; all of it is in {OUT}")
-    say(setting.remark)
+    say(remark)
 
 
 if __name__ == "__main__":

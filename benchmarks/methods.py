@@ -1,0 +1,302 @@
+"""The ways to teach the miniature somebody from one picture, and the rows of the table.
+
+Every row is a value. All rows that learn tokens go through the pack's own training and sampling
+and differ in what the row says alone:
+
+    Textual Inversion   one token for K and V, one stage, a free table, no attention loss
+    ProSpect-style      a token for each stage, the same for K and V, no attention loss
+    Custom-Diffusion    Textual Inversion, and W_k, W_v of every cross-attention learn with it
+    LoRA                the host's own Train LoRA node on the class word
+
+All rows take as many steps and, but for the two presets, the same views.
+"""
+# ruff: noqa: E402 - the pack and the host can be imported after `ensure_pack` only
+
+__all__ = [
+    "ABLATIONS",
+    "MAIN",
+    "METHODS",
+    "QUICK",
+    "Learned",
+    "Method",
+    "Prompted",
+    "World",
+    "learn",
+]
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from .pack import ensure_pack
+from .world.drawing import Picture, render
+from .world.load import load
+from .world.subjects import Subject
+
+ensure_pack()
+from comfy.model_patcher import ModelPatcher
+from sefi_pack.nodes.host.backbone import HostBackbone
+from sefi_pack.nodes.host.borrowing import trainable
+from sefi_pack.nodes.host.pictures import encode_pool, square_pictures
+from sefi_pack.nodes.host.sampling import apply_identity
+from sefi_pack.nodes.host.text import HostTextEncoder
+from sefi_pack.sefi_core.identity import Identity
+from sefi_pack.sefi_core.learner import Learner
+from sefi_pack.sefi_core.prompts import training_prompt
+from sefi_pack.sefi_core.recipe import PRESETS, TrainingConfig
+from sefi_pack.sefi_core.training import LatentPool, train
+
+CLASS_WORD, PLACEHOLDER, RESOLUTION = "person", "V*", 64
+LORA_RANK = 8
+K_ALONE, V_ALONE = (("value_strength", 0.0),), (("key_strength", 0.0),)
+
+Prompted = Callable[[str], tuple[ModelPatcher, list]]
+"""Gives MODEL and CONDITIONING of a prompt whose "{}" is where the subject stands."""
+Learned = dict["Method", Prompted]
+
+
+@dataclass(frozen=True)
+class Method:
+    """A row of the table.
+
+    Arguments:
+        kind: "name" and "class" learn nothing; "tokens", "weights" and "lora" do.
+        tied: Whether K and V share their tokens.
+        weight_rate: Learning rate of W_k and W_v, for "weights".
+        applied: Inputs of Apply that differ from its defaults.
+    """
+
+    name: str
+    label: str
+    kind: str = "tokens"
+    config: TrainingConfig = field(default_factory=TrainingConfig)
+    tied: bool = False
+    weight_rate: float = 0.0
+    applied: tuple[tuple[str, float], ...] = ()
+
+    def settings(self) -> dict[str, object]:
+        """What shapes the row's numbers, besides the world."""
+        if self.kind in ("name", "class"):
+            return {"kind": self.kind}
+        found = {"kind": self.kind, **asdict(self.config), "tied": self.tied}
+        found |= {"weight_rate": self.weight_rate} if self.weight_rate else {}
+        return found | {"applied": dict(self.applied)} if self.applied else found
+
+    def training(self) -> str:
+        """A key that rows share which one training serves, if need be at different lengths."""
+        whole = "" if self.kind == "tokens" and not self.config.decay else self.config.steps
+        return f"{self.kind} {self.tied} {self.weight_rate} {self.config.fingerprint()} {whole}"
+
+
+class World:
+    """The miniature, and the one picture of each subject."""
+
+    def __init__(self, miniature: Path) -> None:
+        self.model, self.clip, self.vae = load(miniature)
+
+    def reference(self, subject: Subject) -> Tensor:
+        """Returns the picture to learn from, an IMAGE (1, 64, 64, 3) in [0, 1]."""
+        picture = render(Picture("face", (subject,)), np.random.default_rng(11))
+        return torch.from_numpy(picture.astype(np.float32) / 255.0)[None]
+
+    def pool(self, model: ModelPatcher, subject: Subject, config: TrainingConfig) -> LatentPool:
+        """Returns the encoded views of a subject's picture."""
+        pictures, masks = square_pictures(self.reference(subject), None, RESOLUTION)
+        return encode_pool(self.vae, model, pictures, masks, config, model.load_device)
+
+    def plain(self, noun: str, model: ModelPatcher | None = None) -> Prompted:
+        """Prompts with an ordinary word for the subject."""
+        tokens, encode = self.clip.tokenize, self.clip.encode_from_tokens_scheduled
+        return lambda text: (model or self.model, encode(tokens(text.format(noun))))
+
+    def with_identity(self, identity: Identity, **applied: float) -> Prompted:
+        """Prompts with a learned identity for the subject."""
+        return lambda text: apply_identity(
+            self.model, self.clip, identity, text.format(PLACEHOLDER), **applied
+        )
+
+
+class Tied(nn.Module):
+    """A generator whose V tokens are its K tokens."""
+
+    def __init__(self, generator: nn.Module) -> None:
+        super().__init__()
+        self.generator = generator
+
+    def forward(self) -> Tensor:
+        return self.generator()[:, :1].expand(-1, 2, -1, -1)
+
+
+@contextmanager
+def learn(world: World, methods: list[Method], subject: Subject) -> Iterator[Learned]:
+    """Serves rows that share one training; the miniature is as it was when the block ends."""
+    first = methods[0]
+    if first.kind in ("name", "class"):
+        yield {first: world.plain(subject.name if first.kind == "name" else CLASS_WORD)}
+    elif first.kind == "lora":
+        yield {first: world.plain(CLASS_WORD, train_lora(world, first, subject))}
+    else:
+        with restored(value_and_key_weights(world.model)):
+            found = learn_tokens(world, methods, subject)
+            yield {m: world.with_identity(i, **dict(m.applied)) for m, i in found.items()}
+
+
+def learn_tokens(world: World, methods: list[Method], subject: Subject) -> dict[Method, Identity]:
+    """Trains once, for as long as the longest row asks, and keeps what each row is to have."""
+    longest = max(methods, key=lambda method: method.config.steps)
+    found: dict[Method, Identity] = {}
+    with trainable(world.model, world.clip.patcher, torch.float32) as (model, _):
+        encoder = HostTextEncoder(world.clip, CLASS_WORD)
+        learner = make_learner(longest, encoder, model)
+        pool = world.pool(model, subject, longest.config)
+        with torch.no_grad():
+            reference = encoder.reference(longest.config.batch_size)
+        backbone = HostBackbone(model, reference, pool.latents[:1], torch.float32)
+        for report in train(backbone, encoder, pool, learner):
+            for method in methods:
+                if method.config.steps == report.step:
+                    # A free table's pairs are its parameter, which goes on learning.
+                    pairs = {name: table.clone() for name, table in learner.pairs().items()}
+                    found[method] = Identity(pairs, class_word=CLASS_WORD)
+        value_and_key_weights(model).requires_grad_(False)
+    return found
+
+
+def make_learner(method: Method, encoder: HostTextEncoder, model: ModelPatcher) -> Learner:
+    """Makes the pack's learner, with tied tokens and more to learn where the row says so."""
+    learner = Learner(encoder.class_tokens, method.config)
+    if method.tied:
+        for name, generator in learner.generators.items():
+            learner.generators[name] = Tied(generator)  # the optimiser has its parameters already
+    if method.kind == "weights":
+        weights = value_and_key_weights(model).requires_grad_(True)
+        learner.optimizer.add_param_group({"params": [*weights], "lr": method.weight_rate})
+    return learner
+
+
+def value_and_key_weights(model: ModelPatcher) -> nn.ParameterList:
+    """Returns W_k and W_v of every cross-attention."""
+    named = model.model.diffusion_model.named_parameters()
+    return nn.ParameterList(p for n, p in named if "attn2.to_k" in n or "attn2.to_v" in n)
+
+
+@contextmanager
+def restored(weights: nn.ParameterList) -> Iterator[None]:
+    """Puts weights back when the block ends."""
+    former = [weight.detach().clone() for weight in weights]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for weight, value in zip(weights, former, strict=True):
+                weight.copy_(value)
+
+
+def train_lora(world: World, method: Method, subject: Subject) -> ModelPatcher:
+    """Returns the model with a LoRA that the host's own node trained on the class word."""
+    import comfy.utils
+    from comfy_extras.nodes_train import TrainLoraNode
+
+    comfy.utils.set_progress_bar_enabled(False)
+    config = method.config
+    text = training_prompt(PLACEHOLDER).replace(PLACEHOLDER, CLASS_WORD)
+    torch.manual_seed(config.seed)  # the node draws weights and timesteps from the global one
+    latents = world.pool(world.model, subject, config).latents
+    conditioning = world.clip.encode_from_tokens_scheduled(world.clip.tokenize(text))
+    with torch.enable_grad():
+        model, *_ = TrainLoraNode.execute(
+            model=[world.model],
+            latents=[{"samples": one[None]} for one in latents],
+            positive=[conditioning],
+            batch_size=[config.batch_size],
+            steps=[config.steps],
+            grad_accumulation_steps=[1],
+            learning_rate=[config.learning_rate],
+            rank=[LORA_RANK],
+            optimizer=["AdamW"],
+            loss_function=["MSE"],
+            seed=[config.seed],
+            training_dtype=["fp32"],
+            lora_dtype=["fp32"],
+            algorithm=["LoRA"],
+            gradient_checkpointing=[False],
+            existing_lora=["[None]"],
+        ).args
+    return model
+
+
+STEPS = 200  # of every row: the miniature needs fewer than a real model, and time is short
+DEFAULT, PAPER = (replace(PRESETS[name], steps=STEPS) for name in ("default", "paper"))
+# A face of this world always fills its picture, and a black border reads as night: views keep the
+# picture's size in every row that is not a preset's own.
+HERE = replace(DEFAULT, min_scale=1.0)
+PLAIN = replace(HERE, attention_loss="off", generator="direct", learning_rate=1e-2)
+
+
+def variant(name: str, label: str, tied: bool = False, **changes: object) -> Method:
+    """Returns the row "here" with other settings."""
+    return Method(name, label, config=replace(HERE, **changes), tied=tied)
+
+
+MAIN: tuple[Method, ...] = (
+    Method("name", "native name (upper bound)", "name"),
+    Method("class", "class word (lower bound)", "class"),
+    Method("inversion", "Textual Inversion", config=replace(PLAIN, stages=1), tied=True),
+    Method("prospect", "ProSpect-style", config=PLAIN, tied=True),
+    Method("custom", "Custom-Diffusion-style", "weights", replace(PLAIN, stages=1), True, 1e-4),
+    Method("lora", "LoRA, rank 8", "lora", replace(HERE, learning_rate=3e-3)),
+    Method("paper", "SeFi `paper`", config=PAPER),
+    Method("default", "SeFi `default`", config=DEFAULT),
+    Method("here", "SeFi, views of full size", config=HERE),
+)
+ABLATIONS: dict[str, tuple[Method, ...]] = {
+    "attention loss": (
+        variant("attention-off", "off", attention_loss="off"),
+        variant("attention-1", "#1 placeholder only", attention_loss="placeholder only"),
+        variant("attention-2", "#2 prompt tokens", attention_loss="prompt tokens"),
+    ),
+    "K and V": (
+        variant("tied", "K = V", tied=True),
+        variant("tied-off", "K = V, attention loss off", tied=True, attention_loss="off"),
+        Method("k-alone", "K alone, V the class word's", "tokens", HERE, False, 0.0, K_ALONE),
+        Method("v-alone", "V alone, K the class word's", "tokens", HERE, False, 0.0, V_ALONE),
+    ),
+    "stages": tuple(variant(f"stages-{n}", f"{n} stages", stages=n) for n in (1, 3, 10)),
+    "lambda": tuple(
+        variant(f"lambda-{w:g}", f"lambda {w:g}", attention_loss_weight=w)
+        for w in (1e-4, 1e-3, 1e-2, 5e-2)
+    ),
+    "generator": (
+        variant("direct", "direct, 1e-2", generator="direct", learning_rate=1e-2),
+        variant("literal", "literal, 3e-4", generator="literal"),
+        variant("literal-5e-3", "literal, 5e-3", generator="literal", learning_rate=5e-3),
+    ),
+    "learning rate": tuple(
+        variant(f"rate-{r:g}", f"{r:g}", learning_rate=r) for r in (3e-5, 1e-4, 1e-3)
+    ),
+    "learning rate of Textual Inversion": tuple(
+        Method(
+            f"inversion-{r:g}", f"{r:g}", "tokens", replace(PLAIN, stages=1, learning_rate=r), True
+        )
+        for r in (1e-3, 3e-3)
+    ),
+    "smallest view": tuple(variant(f"scale-{x:g}", f"{x:g}", min_scale=x) for x in (0.1, 0.5, 0.8)),
+    "steps": tuple(variant(f"steps-{n}", f"{n} steps", steps=n) for n in (50, 100, 500, 1000)),
+    "loss and batch": (
+        variant("masked", "views from 0.3, masked loss", masked_loss=True, min_scale=0.3),
+        variant("stratified", "stratified", stratified=True),
+        variant("batch-5", "batch 5", batch_size=5),
+        variant("batch-5-fifth", "batch 5, a fifth of the steps", batch_size=5, steps=STEPS // 5),
+    ),
+    "end": (
+        variant("decay", "learning rate decays", decay=True),
+        variant("ema", "mean of the pairs, 0.99", ema=0.99),
+    ),
+}
+METHODS = {m.name: m for m in (*MAIN, *(m for group in ABLATIONS.values() for m in group))}
+QUICK = ("name", "class", "inversion", "here")

@@ -1,0 +1,229 @@
+"""How good is an identity? Methods x subjects x prompts x seeds on the miniature world.
+
+    python -m benchmarks.quality                       # main rows, test subjects
+    python -m benchmarks.quality --methods default,ablations --subjects development
+    python -m benchmarks.quality --quick               # five minutes on one core
+
+Each method learns a subject it has never seen from one drawing of its face; the judge scores what
+is sampled then. What is in benchmarks/results already is not done again: a result's file is named
+after all that shapes it, the miniature and the judge included. `--report` prints the tables.
+"""
+
+__all__ = ["main"]
+
+import argparse
+import hashlib
+import json
+import time
+from collections.abc import Iterator
+from itertools import groupby
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from .methods import ABLATIONS, MAIN, METHODS, QUICK, Method, Prompted, World, learn
+from .report import RESULTS, SHEET, STRIPS, save_strip, write_report, write_sheet
+from .world.files import MINIATURE
+from .world.judge import JUDGE, Judge, identity, load_judge
+from .world.native import PROMPTS
+from .world.subjects import Subject, code, split
+
+import comfy.sample  # isort: skip - the world's modules put the host on the path
+
+SEEDS, STEPS, GUIDANCE = 2, 12, 5.0
+SAMPLER, SCHEDULER = "dpmpp_2m", "karras"
+KIND = "person"
+QUICK_PROMPTS = (0, 1, 4, 6, 9)
+
+
+def sampled(world: World, prompted: Prompted, text: str, seeds: int) -> Tensor:
+    """Returns pictures of one prompt, (seeds, 64, 64, 3) in [0, 1]; all methods share the noise."""
+    model, positive = prompted(text)
+    _, negative = world.plain("")("")
+    noise = torch.stack(
+        [torch.randn(16, 16, 16, generator=torch.Generator().manual_seed(s)) for s in range(seeds)]
+    )
+    latents = comfy.sample.sample(
+        model, noise, STEPS, GUIDANCE, SAMPLER, SCHEDULER, positive, negative,
+        torch.zeros_like(noise), disable_pbar=True, seed=0,
+    )  # fmt: skip
+    return world.vae.decode(latents)
+
+
+def scored(judge: Judge, pictures: Tensor, subject: Subject, prompt: int) -> dict[str, list]:
+    """Judges pictures (B, H, W, 3) of a prompt; ID is 0 where nobody was found.
+
+    Returns:
+        By picture: "id" in [-1, 1], "detect" 0 or 1, "prompt" the mean probability of the prompt's
+        words in [0, 1], or nothing where it has none, and "others" the same for the other prompts'.
+    """
+    verdict = judge.look(pictures)
+    truth = torch.from_numpy(code(subject)).expand(len(pictures), -1)
+    detect = verdict.found.argmax(dim=-1) < verdict.found.shape[-1] - 1  # "nobody" comes last
+    likeness = identity(verdict.codes[subject.kind], truth) * detect
+    follow = {
+        number: torch.stack([verdict.probability(word) for word in words]).mean(dim=0)
+        for number, (_, words) in enumerate(PROMPTS)
+        if words
+    }
+    others = [value for number, value in follow.items() if number != prompt]
+    return {
+        "id": rounded(likeness),
+        "detect": detect.int().tolist(),
+        "prompt": rounded(follow[prompt]) if prompt in follow else [],
+        "others": rounded(torch.stack(others).flatten()) if prompt in follow else [],
+    }
+
+
+def rounded(values: Tensor) -> list[float]:
+    return [round(value, 3) for value in values.tolist()]
+
+
+class Bench:
+    """The world, the judge, and the folder of results."""
+
+    def __init__(self, miniature: Path, folder: Path, seeds: int, prompts: tuple[int, ...]) -> None:
+        self.world, self.judge, self.folder = World(miniature), load_judge(), folder
+        self.seeds, self.prompts = seeds, prompts
+        self.fixed = {
+            "miniature": digest(miniature.read_bytes()),
+            "judge": digest(JUDGE.read_bytes()),
+            "prompts": [PROMPTS[i] for i in prompts],
+            "sampling": [seeds, STEPS, GUIDANCE, SAMPLER, SCHEDULER],
+        }
+
+    def file(self, method: Method, subject: Subject) -> Path:
+        """Returns where a result is, or is to be."""
+        shaped_by = {**self.fixed, "method": method.settings(), "traits": subject.traits}
+        key = digest(json.dumps(shaped_by, sort_keys=True).encode())
+        return self.folder / "records" / f"{method.name}-{subject.name}-{key}.json"
+
+    def run(self, methods: list[Method], subject: Subject) -> None:
+        """Learns a subject once for rows that share it, and scores each."""
+        missing = [m for m in methods if not self.file(m, subject).is_file()]
+        if not missing:
+            return
+        began = time.perf_counter()
+        with learn(self.world, missing, subject) as learned:
+            seconds = time.perf_counter() - began
+            for method, prompted in learned.items():
+                # One training may serve several rows; each is told its share of the steps.
+                share = method.config.steps / max(m.config.steps for m in missing)
+                self.score(method, subject, prompted, seconds * share)
+
+    def score(self, method: Method, subject: Subject, prompted: Prompted, seconds: float) -> None:
+        """Samples and scores every prompt, and writes the result."""
+        pictures = [sampled(self.world, prompted, PROMPTS[i][0], self.seeds) for i in self.prompts]
+        by_prompt = [
+            scored(self.judge, pictures[n], subject, i) for n, i in enumerate(self.prompts)
+        ]
+        if method.name != "name":  # the threshold alone needs them, from native names
+            for scores in by_prompt:
+                del scores["others"]
+        path = self.file(method, subject)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        record = {
+            "method": method.name,
+            "subject": subject.name,
+            "miniature": self.fixed["miniature"],
+            "settings": method.settings(),
+            "prompts": [PROMPTS[i][0] for i in self.prompts],
+            "seeds": self.seeds,
+            "seconds": round(seconds, 1),
+            "scores": by_prompt,
+        }
+        path.write_text(json.dumps(record) + "\n")
+        save_strip(torch.cat([p[:1] for p in pictures]), STRIPS / f"{path.stem}.png")
+        ids = [x for scores in by_prompt for x in scores["id"]]
+        follow = [x for scores in by_prompt for x in scores["prompt"]]
+        print(
+            f"{method.name:14s} {subject.name:8s} ID {sum(ids) / len(ids):.3f}  "
+            f"Prompt {sum(follow) / len(follow):.3f}  learned in {seconds:.0f} s",
+            flush=True,
+        )
+
+    def records(self, subjects: list[Subject], methods: list[Method]) -> list[dict]:
+        """Returns the results that are there."""
+        files = [self.file(method, subject) for subject in subjects for method in methods]
+        return [json.loads(path.read_text()) for path in files if path.is_file()]
+
+    def sheet(self, subject: Subject, path: Path) -> None:
+        """Writes a subject's pictures by the rows of SHEET that are there."""
+        strips = {
+            METHODS[name].label: strip
+            for name in SHEET
+            if (strip := STRIPS / f"{self.file(METHODS[name], subject).stem}.png").is_file()
+        }
+        prompts = [PROMPTS[i][0] for i in self.prompts]
+        write_sheet(strips, self.world.reference(subject), prompts, path)
+
+
+def digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:12]
+
+
+def chosen(names: str) -> list[Method]:
+    """Returns the rows of a list of names; "main", "ablations" and a group's name stand for theirs.
+
+    Raises:
+        SystemExit: A name is unknown.
+    """
+    groups = {"main": MAIN, **ABLATIONS}
+    groups["ablations"] = tuple(m for group in ABLATIONS.values() for m in group)
+    found: dict[str, Method] = {}
+    for name in names.split(","):
+        if name not in groups and name not in METHODS:
+            raise SystemExit(f"--methods: {name} is unknown; choose of {[*groups, *METHODS]}.")
+        found |= {m.name: m for m in groups.get(name, (METHODS.get(name),))}
+    return list(found.values())
+
+
+def together(methods: list[Method]) -> Iterator[list[Method]]:
+    """Yields the rows that one training serves."""
+    for _, shared in groupby(sorted(methods, key=Method.training), Method.training):
+        yield list(shared)
+
+
+def options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--methods", default="main", help="names of rows or groups, with commas")
+    parser.add_argument("--subjects", default="test", choices=("development", "test"))
+    parser.add_argument("--limit", type=int, default=16, help="how many subjects")
+    parser.add_argument("--seeds", type=int, default=SEEDS)
+    parser.add_argument("--miniature", type=Path, default=MINIATURE)
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--shard", default="0/1", help="i/n: this process does every n-th subject")
+    parser.add_argument("--quick", action="store_true", help="two subjects, few rows and prompts")
+    parser.add_argument("--report", action="store_true", help="write the tables and the sheet only")
+    return parser.parse_args()
+
+
+@torch.no_grad()
+def main() -> None:
+    """Fills in the results that are missing, then writes the tables."""
+    given = options()
+    torch.set_num_threads(given.threads)
+    methods, limit, prompts = chosen(given.methods), given.limit, tuple(range(len(PROMPTS)))
+    if given.quick:
+        methods, limit, prompts = [METHODS[name] for name in QUICK], 2, QUICK_PROMPTS
+    bench = Bench(given.miniature, given.results, given.seeds, prompts)
+    subjects = split(KIND, given.subjects)[:limit]
+    part, parts = map(int, given.shard.split("/"))
+    if not given.report:
+        for subject in subjects[part::parts]:
+            for shared in together(methods):
+                bench.run(shared, subject)
+    known = split(KIND, "development")[:limit]
+    for subject in known:  # the threshold comes from them
+        bench.run([METHODS["name"]], subject)
+    records = bench.records(subjects, list(METHODS.values()))
+    natives = bench.records(known, [METHODS["name"]])
+    name = "quick" if given.quick else given.subjects
+    print(write_report(records, natives, given.results, name, bench.fixed))
+    bench.sheet(subjects[0], given.results / f"{name}.png")
+
+
+if __name__ == "__main__":
+    main()

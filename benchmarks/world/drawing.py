@@ -1,0 +1,105 @@
+"""A picture as a value, drawn at random or by hand, and its rendering.
+
+`sample` draws what is in a picture, `render` draws it. Both take a numpy generator: equal seeds
+give equal pictures.
+"""
+
+__all__ = ["ATTRIBUTES", "EXPRESSIONS", "Picture", "render", "sample"]
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from .canvas import Brush, blank, finish, hsv
+from .figures import draw_body, draw_head, skin_colour
+from .scenery import OBJECTS, SCENES, draw_object, draw_scene
+from .subjects import Kind, Subject, random_subject, split
+
+Framing = Literal["face", "bust", "pair", "empty"]
+
+EXPRESSIONS = ("smiling", "surprised", "angry")
+ATTRIBUTES = (*EXPRESSIONS, "glasses", "hat", "old")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What is in a picture. A pair has two subjects, left one first; an empty one has none."""
+
+    framing: Framing
+    subjects: tuple[Subject, ...] = ()
+    attributes: frozenset[str] = frozenset()
+    scene: str | None = None
+    thing: str | None = None
+
+
+def sample(rng: np.random.Generator) -> Picture:
+    """Draws a picture from the world's distribution of training pictures."""
+    framing: Framing = rng.choice(["face", "bust", "pair", "empty"], p=[0.38, 0.5, 0.07, 0.05])
+    kind: Kind = "dog" if rng.random() < 0.15 else "person"
+    scene = str(rng.choice(list(SCENES))) if rng.random() < 0.75 else None
+    thing = str(rng.choice(list(OBJECTS))) if rng.random() < 0.35 else None
+    if framing == "face":
+        return Picture(framing, (draw_subject(kind, rng),), draw_attributes(kind, rng))
+    if framing == "bust":
+        subjects = (draw_subject(kind, rng),)
+        return Picture(framing, subjects, draw_attributes(kind, rng), scene, thing)
+    if framing == "pair":
+        other: Kind = "dog" if rng.random() < 0.3 else "person"
+        subjects = (draw_subject("person", rng), draw_subject(other, rng))
+        return Picture(framing, subjects, scene=scene)
+    return Picture(framing, scene=str(rng.choice(list(SCENES))), thing=thing)
+
+
+def draw_subject(kind: Kind, rng: np.random.Generator) -> Subject:
+    """Draws one of the named training subjects one time in five, somebody new otherwise."""
+    if rng.random() < 0.2:
+        known = split(kind, "train")
+        return known[rng.integers(len(known))]
+    return random_subject(kind, rng)
+
+
+def draw_attributes(kind: Kind, rng: np.random.Generator) -> frozenset[str]:
+    """Draws at most one expression and at most two of the other attributes."""
+    found = {name for name in ("glasses", "hat") if rng.random() < 0.2}
+    if kind == "person":
+        if rng.random() < 0.45:
+            found.add(str(rng.choice(EXPRESSIONS)))
+        if len(found) < 3 and rng.random() < 0.15:
+            found.add("old")
+    return frozenset(found)
+
+
+def render(picture: Picture, rng: np.random.Generator) -> np.ndarray:
+    """Draws a picture with small accidents of place, size and tilt; shape (N, N, 3), uint8."""
+    image, brush = blank((255, 255, 255))
+    draw_scene(brush, picture.scene, rng)
+    for place, subject in zip(places(picture, brush, rng), picture.subjects, strict=True):
+        draw_body(place, subject, hsv(rng.random(), rng.uniform(0.2, 0.8), rng.uniform(0.4, 1.0)))
+        draw_head(place, subject, picture.attributes)
+    if picture.thing is not None:
+        x = 0.78 if picture.subjects else rng.uniform(0.3, 0.7)
+        size = rng.uniform(0.115, 0.13) * (1.0 if picture.subjects else 1.8)
+        spot = brush.at(x + rng.uniform(-0.03, 0.03), rng.uniform(0.72, 0.77), size)
+        hand = skin_colour(picture.subjects[0]) if picture.subjects else None
+        draw_object(spot, picture.thing, hand)
+    return finish(image)
+
+
+def places(picture: Picture, brush: Brush, rng: np.random.Generator) -> list[Brush]:
+    """Returns where each head goes."""
+    centres = {
+        "face": [(0.5, 0.53, 0.34)],
+        "bust": [(0.47, 0.42, 0.23)],
+        "pair": [(0.27, 0.48, 0.165), (0.73, 0.48, 0.165)],
+        "empty": [],
+    }[picture.framing]
+    return [
+        brush.at(
+            x + rng.uniform(-0.03, 0.03),
+            y + rng.uniform(-0.03, 0.03),
+            unit * rng.uniform(0.93, 1.07),
+            rng.uniform(-0.1, 0.1),
+        )
+        for x, y, unit in centres
+    ]

@@ -1,0 +1,44 @@
+"""The miniature world's pack in a genuine server: its MODEL, CLIP and VAE serve our nodes."""
+
+import json
+
+import numpy as np
+import pytest
+from comfy_server import ROOT, ComfyServer, changed, node_of
+from PIL import Image
+from safetensors.torch import load_file
+
+PACK = ROOT / "benchmarks/world/comfyui_node"
+MINIATURE = ROOT / "benchmarks/world/miniature.safetensors"
+PICTURE = "face.png"
+
+pytestmark = pytest.mark.skipif(not MINIATURE.is_file(), reason="there is no miniature")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("comfyui")
+    with ComfyServer(folder, packs=[PACK]) as server:
+        pixels = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / "input" / PICTURE)
+        yield server
+
+
+def test_train_save_apply_and_sample_on_the_miniature(server):
+    graph = json.loads((ROOT / "workflows/api/train_and_apply.json").read_text())
+    loader = graph[node_of(graph, "CheckpointLoaderSimple")]
+    loader.update(class_type="LoadMiniatureWorld", inputs={"checkpoint": MINIATURE.name})
+    graph = changed(
+        graph,
+        LoadImage={"image": PICTURE},
+        TrainSeFiID={"steps": 2, "resolution": 64, "preview_every": 2},
+        EmptyLatentImage={"width": 128, "height": 128},
+        KSampler={"steps": 2},
+    )
+    run = server.run(graph)
+    assert (run.status, run.error) == ("success", "")
+    (saved,) = run.outputs[node_of(graph, "SaveImage")]["images"]
+    with Image.open(server.folder / "output" / saved["subfolder"] / saved["filename"]) as picture:
+        assert picture.size == (64, 64)
+    (identity,) = (server.folder / "models/sefi").glob("*.safetensors")
+    assert load_file(identity)["pairs.clip_l"].shape[:3] == (5, 2, 1)
