@@ -30,7 +30,7 @@ from .methods import ABLATIONS, MAIN, METHODS, Method
 RESULTS = Path(__file__).with_name("results")
 STRIPS = Path(__file__).resolve().parent.parent / "demo/quality"  # pictures of every row
 DRAWS = 10_000
-SHEET = ("name", "class", "inversion", "prospect", "lora", "paper", "default", "here")
+SHEET = ("name", "inversion", "prospect", "lora", "paper", "default", "here")
 BASE = "here"  # the row that ablations change, and that others are compared with
 COLUMNS = ("ID(P)", "ID", "Prompt", "Detect", "ID(F)", "Detect(F)")
 
@@ -162,20 +162,21 @@ def write_sheet(strips: dict[str, Path], reference: Tensor, prompts: list[str], 
     Arguments:
         strips: A file of `save_strip` by its column's label.
     """
-    side, scale, left, top = reference.shape[1], 2, 250, 34
-    cell = scale * side + 4
+    side, large, left, top = reference.shape[1], 96, 250, 34
+    cell = large + 4
     sheet = Image.new("RGB", (left + cell * (1 + len(strips)), top + cell * len(prompts)), "white")
     pen = ImageDraw.Draw(sheet)
     for row, prompt in enumerate(prompts):
         pen.text((6, top + row * cell + cell // 2 - 6), prompt.format("V*"), fill="black")
     pictures = Image.fromarray(reference[0].mul(255.0).round().byte().numpy())
-    sheet.paste(pictures.resize((scale * side,) * 2), (left, top))
+    sheet.paste(pictures.resize((large, large)), (left, top))
     pen.text((left + 4, 10), "reference", fill="black")
     for column, (label, strip) in enumerate(strips.items(), 1):
-        pen.text((left + column * cell + 4, 10), label, fill="black")
+        short = label.split(",")[0].split(" (")[0].replace("`", "")
+        pen.text((left + column * cell + 2, 10), short, fill="black")
         with Image.open(strip) as whole:
             for row in range(len(prompts)):
                 one = whole.crop((row * side, 0, (row + 1) * side, side))
                 spot = (left + column * cell, top + row * cell)
-                sheet.paste(one.resize((scale * side,) * 2, Image.Resampling.LANCZOS), spot)
+                sheet.paste(one.resize((large, large), Image.Resampling.LANCZOS), spot)
     sheet.quantize(256).save(path, optimize=True)
