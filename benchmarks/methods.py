@@ -266,7 +266,7 @@ ABLATIONS: dict[str, tuple[Method, ...]] = {
         Method("k-alone", "K alone, V the class word's", "tokens", HERE, False, 0.0, K_ALONE),
         Method("v-alone", "V alone, K the class word's", "tokens", HERE, False, 0.0, V_ALONE),
     ),
-    "stages": tuple(variant(f"stages-{n}", f"{n} stages", stages=n) for n in (1, 3, 10)),
+    "stages": tuple(variant(f"stages-{n}", f"stages: {n}", stages=n) for n in (1, 3, 10)),
     "lambda": tuple(
         variant(f"lambda-{w:g}", f"lambda {w:g}", attention_loss_weight=w)
         for w in (1e-4, 1e-3, 1e-2, 5e-2)

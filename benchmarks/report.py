@@ -75,6 +75,11 @@ def interval(values: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
+def bracket(values: np.ndarray, form: str) -> str:
+    """Returns the interval of the mean in brackets; nothing where one subject is all there is."""
+    return f" [{', '.join(format(x, form) for x in interval(values))}]" if len(values) > 1 else ""
+
+
 class Table:
     """Every row's numbers by subject."""
 
@@ -94,8 +99,7 @@ class Table:
         if method == other or not shared:
             return ""
         gained = self.values(method, "ID(P)", shared) - self.values(other, "ID(P)", shared)
-        low, high = interval(gained)
-        return f"{gained.mean():+.3f} [{low:+.3f}, {high:+.3f}]"
+        return f"{gained.mean():+.3f}{bracket(gained, '+.3f')}"
 
     def line(self, method: Method) -> str:
         """Returns a row in Markdown."""
@@ -103,8 +107,7 @@ class Table:
         if method.name not in self.by_method:
             return f"| {label} | not run |" + " |" * (len(COLUMNS) + 2)
         cells = [f"{self.values(method.name, column).mean():.3f}" for column in COLUMNS]
-        low, high = interval(self.values(method.name, "ID(P)"))
-        cells[0] += f" [{low:.3f}, {high:.3f}]"
+        cells[0] += bracket(self.values(method.name, "ID(P)"), ".3f")
         seconds = f"{np.median(self.values(method.name, 'seconds')):.0f}"
         count = str(len(self.by_method[method.name]))
         return " | ".join(

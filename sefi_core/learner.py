@@ -61,7 +61,8 @@ class Learner(nn.Module):
         if self.config.ema and self.step:
             seen = 1.0 - self.config.ema**self.step  # Adam's bias correction, for the mean
             return {name: (mean / seen).float().cpu() for name, mean in self.mean.items()}
-        return {name: pairs.detach().float().cpu() for name, pairs in self().items()}
+        # A copy: a free table gives its own parameter, which goes on learning.
+        return {name: pairs.float().cpu().clone() for name, pairs in self().items()}
 
     def update(self, terms: LossTerms) -> None:
         """Takes one optimiser step down `terms.total` and notes the losses."""

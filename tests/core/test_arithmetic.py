@@ -11,8 +11,15 @@ from sefi_pack.sefi_core.backbone import Prediction
 from sefi_pack.sefi_core.contexts import put_tokens, stage_contexts
 from sefi_pack.sefi_core.generator import KINDS, make_generator
 from sefi_pack.sefi_core.identity import Identity
-from sefi_pack.sefi_core.losses import REFERENCE_COUNT, attention_loss, denoising_loss
+from sefi_pack.sefi_core.learner import Learner
+from sefi_pack.sefi_core.losses import (
+    REFERENCE_COUNT,
+    LossTerms,
+    attention_loss,
+    denoising_loss,
+)
 from sefi_pack.sefi_core.maps import attend, prompt_maps, resize_maps
+from sefi_pack.sefi_core.recipe import TrainingConfig
 
 
 def seeded(*shape, seed=0, dtype=torch.float32):
@@ -237,3 +244,14 @@ def test_colour_jitter_at_rest_changes_nothing_and_grey_stays_grey():
     grey = picture[:1].expand(3, -1, -1)
     turned = jitter_colour(grey, 1.0, 1.0, 1.2, 0.01)
     torch.testing.assert_close(turned, grey, atol=2e-3, rtol=0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_snapshot_does_not_go_on_learning(kind):
+    learner = Learner({"clip_l": seeded(16)}, TrainingConfig(steps=2, generator=kind))
+    snapshot = learner.pairs()["clip_l"]
+    before = snapshot.clone()
+    loss = learner()["clip_l"].square().sum()
+    learner.update(LossTerms(loss, loss, loss))
+    assert torch.equal(snapshot, before)
+    assert not torch.equal(learner.pairs()["clip_l"], before)
