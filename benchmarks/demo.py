@@ -6,7 +6,7 @@ trained: see demo_miniature.py. With a checkpoint of one's own the portrait is N
 Collins, in the public domain, as scikit-image ships it.
 
     CKPT=<path>   an SD 1.x checkpoint
-    SEEDED=1      a small checkpoint with weights from a seed: noise, but every node works
+    TOY=1         the trained toy world of benchmarks/world
     STEPS=<n>     training steps
 """
 
@@ -148,7 +148,7 @@ def main() -> None:
     started = time.monotonic()
     shutil.rmtree(OUT, ignore_errors=True)
     OUT.mkdir(parents=True)
-    if os.environ.get("CKPT") or os.environ.get("SEEDED") or not MINIATURE.is_file():
+    if os.environ.get("CKPT") or not (os.environ.get("TOY") and MINIATURE.is_file()):
         remark = portrait_demo()
     else:
         from demo_miniature import miniature_demo  # only here: it puts a host into this process
