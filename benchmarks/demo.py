@@ -1,9 +1,9 @@
 """From one picture to new pictures in a genuine ComfyUI: `make demo`.
 
 Train and save, then load, apply and sample, queued over HTTP as the page would. What comes out
-lies in demo/out. By default that is in the miniature world, a toy checkpoint that was really
-trained: see demo_miniature.py. With a checkpoint of one's own the portrait is NASA's of Eileen
-Collins, in the public domain, as scikit-image ships it.
+lies in demo/out. The portrait is NASA's of Eileen Collins, in the public domain, as scikit-image
+ships it. Without a checkpoint of one's own, a small one with weights from a seed is made: noise,
+but every node works.
 
     CKPT=<path>   an SD 1.x checkpoint
     TOY=1         the trained toy world of benchmarks/world
