@@ -174,4 +174,5 @@ def staged_values(
     values = extra_options.get(VALUES)
     if values is None:
         return n, context, value
-    return n, context, torch.cat([values, value[:, values.shape[1] :]], dim=1)
+    appended = value[:, values.shape[1] :]
+    return n, context, torch.cat([values, appended], dim=1) if appended.shape[1] else values
