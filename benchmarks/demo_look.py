@@ -153,7 +153,7 @@ def attention_maps(
             prediction = predict_pairs(
                 backbone, encoder, dict(one.pairs), one.edges,
                 latent.expand(len(timesteps), -1, -1, -1), noise, timesteps,
-                encoder.columns("all tokens"),
+                with_maps=True,
             )  # fmt: skip
             for which, name in ((0, "before: the class word"), (1, f"after: {label}")):
                 layers = [

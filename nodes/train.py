@@ -165,6 +165,13 @@ class TrainSeFiID(io.ComfyNode):
                     optional=True,
                     tooltip="Names the checkpoints of this training in output/sefi.",
                 ),
+                io.Boolean.Input(
+                    "gradient_checkpointing",
+                    default=False,
+                    optional=True,
+                    tooltip="Much less memory, slower steps, the same result: parts of the model "
+                    "are computed twice instead of remembered. Turn it on when memory runs out.",
+                ),
             ],
             outputs=[
                 IdentitySocket.Output(

@@ -28,6 +28,15 @@ class Prediction:
     maps: list[tuple[Tensor, Tensor]]
     sides: list[tuple[int, int]]
 
+    def split(self, sizes: list[int]) -> list["Prediction"]:
+        """Returns the predictions of consecutive samples, `sizes` of them each."""
+        outputs, targets = self.output.split(sizes), self.target.split(sizes)
+        maps = [[side.split(sizes) for side in layer] for layer in self.maps]
+        return [
+            Prediction(outputs[i], targets[i], [(a[i], b[i]) for a, b in maps], self.sides)
+            for i in range(len(sizes))
+        ]
+
 
 class TextEncoder(Protocol):
     """The training prompt with its placeholder's slot open."""

@@ -44,6 +44,7 @@ class Learner(nn.Module):
         self.optimizer = torch.optim.Adam(self.generators.parameters(), lr=config.learning_rate)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=scaled)
         self.step = 0
+        self.probed: list[float] = []  # L_KV of the fixed probe, at each look
         self.register_buffer("losses", torch.zeros(config.steps, 2, device=self.device))
         self.mean = {name: torch.zeros_like(pairs) for name, pairs in self.pairs().items()}
 
@@ -66,11 +67,15 @@ class Learner(nn.Module):
 
     def update(self, terms: LossTerms) -> None:
         """Takes one optimiser step down `terms.total` and notes the losses."""
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(terms.total).backward()
+        self.step_down(terms)
+
+    def step_down(self, terms: LossTerms) -> None:
+        """Takes one optimiser step by the gradients of `terms` that are there, and notes them."""
         if self.config.decay:
             share = 0.5 + 0.5 * math.cos(math.pi * self.step / self.config.steps)
             self.optimizer.param_groups[0]["lr"] = self.config.learning_rate * share
-        self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(terms.total).backward()
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.losses[self.step] = torch.stack([terms.denoising, terms.attention]).detach()
@@ -105,6 +110,7 @@ class Learner(nn.Module):
             for name, value in self.scaler.state_dict().items()
         }
         tensors |= {"rng": self.rng.get_state(), "losses": self.losses[: self.step]}
+        tensors["probed"] = torch.tensor(self.probed, dtype=torch.float64)
         return {name: value.detach().cpu().clone() for name, value in tensors.items()}
 
     def restore(self, state: dict[str, Tensor]) -> None:
@@ -130,6 +136,7 @@ class Learner(nn.Module):
             {name: value.item() for name, value in part(state, "scaler.").items()}
         )
         self.rng.set_state(state["rng"])
+        self.probed = state["probed"].tolist()
         self.losses[:done] = state["losses"]
         self.step = done
 

@@ -45,14 +45,24 @@ def attention_loss(prediction: Prediction, columns: Tensor) -> Tensor:
     Re2 is linear, so it is taken of the differences. Layers with unlike numbers of heads cannot be
     averaged head by head; there each layer is compared by itself and the losses are averaged.
     """
-    differences = [
-        resize_maps(reference - target, *side)  # (B, H, L, 32, 32)
+    layers = [
+        (side, reference - target)  # (B, H, N, L)
         for (reference, target), side in zip(prediction.maps, prediction.sides, strict=True)
     ]
-    if len({difference.shape[1] for difference in differences}) == 1:
-        differences = [torch.stack(differences).mean(dim=0)]
+    if len({difference.shape[1] for _, difference in layers}) == 1:
+        compared = [mean_of_layers(layers)]
+    else:
+        compared = [resize_maps(difference, *side) for side, difference in layers]
     counted = columns.view(-1, 1, 1)
-    losses = [
-        REFERENCE_COUNT * (difference.square() * counted).mean() for difference in differences
-    ]
+    losses = [REFERENCE_COUNT * (difference.square() * counted).mean() for difference in compared]
     return torch.stack(losses).mean()
+
+
+def mean_of_layers(layers: list[tuple[tuple[int, int], Tensor]]) -> Tensor:
+    """Returns the mean (B, H, L, 32, 32) of layers (sides, (B, H, N, L)), those of one size added
+    up before they are resized.
+    """
+    sums: dict[tuple[int, int], Tensor] = {}
+    for side, layer in layers:
+        sums[side] = sums[side] + layer if side in sums else layer
+    return sum(resize_maps(layer, *side) for side, layer in sums.items()) / len(layers)

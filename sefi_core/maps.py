@@ -3,7 +3,16 @@
 A_t = softmax(q k_t / sqrt(d)),  A_r = softmax(q k_r / sqrt(d)),  the same q
 """
 
-__all__ = ["MAP_SIDE", "attend", "prompt_maps", "resize_maps", "split_heads"]
+__all__ = [
+    "MAP_SIDE",
+    "attend",
+    "map_keys",
+    "map_query",
+    "maps_of",
+    "prompt_maps",
+    "resize_maps",
+    "split_heads",
+]
 
 from einops import rearrange
 from torch import Tensor
@@ -27,8 +36,28 @@ def prompt_maps(query: Tensor, key: Tensor, heads: int) -> Tensor:
     Returns:
         Probabilities that sum to 1 over L, (B, H, N, L), float32 (float64 for float64 inputs).
     """
-    query, key = (split_heads(x.float() if x.itemsize < 4 else x, heads) for x in (query, key))
-    return (query @ key.mT * query.shape[-1] ** -0.5).softmax(dim=-1)
+    return maps_of(map_query(query, heads), map_keys(key, heads))
+
+
+def map_query(query: Tensor, heads: int) -> Tensor:
+    """Returns projected picture tokens (B, N, H*d) as `maps_of` takes them, (B, H, N, d)."""
+    return split_heads(at_least_float32(query), heads)
+
+
+def map_keys(key: Tensor, heads: int) -> Tensor:
+    """Returns projected prompt tokens (B, L, H*d) as `maps_of` takes them, (B, H, L, d), divided by
+    sqrt(d): there are fewer of them than of scores.
+    """
+    return split_heads(at_least_float32(key), heads) * (key.shape[-1] // heads) ** -0.5
+
+
+def maps_of(query: Tensor, keys: Tensor) -> Tensor:
+    """Returns the maps (B, H, N, L) of `map_query` and `map_keys`."""
+    return (query @ keys.mT).softmax(dim=-1)
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    return x.float() if x.itemsize < 4 else x
 
 
 def attend(maps: Tensor, value: Tensor) -> Tensor:
@@ -45,6 +74,8 @@ def resize_maps(maps: Tensor, height: int, width: int) -> Tensor:
     Bilinear, so it is linear in the maps and keeps their sum over L.
     """
     heads = maps.shape[1]
+    if height == width == MAP_SIDE:
+        return rearrange(maps, "b h (y x) l -> b h l y x", y=height)
     grid = rearrange(maps, "b h (y x) l -> b (h l) y x", y=height, x=width)
     grid = F.interpolate(grid, size=(MAP_SIDE, MAP_SIDE), mode="bilinear", align_corners=False)
     return rearrange(grid, "b (h l) y x -> b h l y x", h=heads)

@@ -35,6 +35,9 @@ class TrainingConfig:
         decay: Whether the learning rate falls to 0 along a cosine.
         ema: Decay of the bias-corrected mean of the pairs that is kept as the result; 0 keeps the
             last.
+        probe_every: Steps between two looks at the loss of a fixed probe; 0 never looks.
+        probe_patience: Looks that must bring nothing before the training stops.
+        probe_gain: What counts as something: this share of the probe's loss.
     """
 
     steps: int = 1000
@@ -53,6 +56,9 @@ class TrainingConfig:
     stratified: bool = False
     decay: bool = False
     ema: float = 0.0
+    probe_every: int = 0
+    probe_patience: int = 4
+    probe_gain: float = 0.01
 
     def __post_init__(self) -> None:
         for name, low, high in (
@@ -66,6 +72,9 @@ class TrainingConfig:
             ("min_scale", 0.01, 4.0),
             ("max_scale", self.min_scale, 4.0),
             ("ema", 0.0, 0.99999),
+            ("probe_every", 0, 100_000),
+            ("probe_patience", 1, 1000),
+            ("probe_gain", 0.0, 1.0),
         ):
             value = getattr(self, name)
             if not low <= value <= high:  # also refuses NaN
@@ -83,6 +92,9 @@ class TrainingConfig:
         settings = asdict(self)
         if not self.decay:
             del settings["steps"]
+        if not self.probe_every:
+            for name in ("probe_every", "probe_patience", "probe_gain"):
+                del settings[name]
         return settings
 
 

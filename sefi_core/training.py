@@ -6,7 +6,18 @@ generator learns. `train` is an iterator over steps: bars, stop buttons, preview
 to the caller.
 """
 
-__all__ = ["LatentPool", "StepReport", "loss_terms", "predict_pairs", "train"]
+__all__ = [
+    "LatentPool",
+    "StepReport",
+    "checked",
+    "draw",
+    "drawn_tokens",
+    "loss_terms",
+    "predict_pairs",
+    "probe_loss",
+    "sent",
+    "train",
+]
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,18 +28,11 @@ from torch import Tensor
 from .backbone import Backbone, Prediction, TextEncoder
 from .learner import Learner
 from .losses import LossTerms, attention_loss, denoising_loss
+from .probe import LatentPool, Probe, has_settled, make_probe
 from .recipe import TrainingConfig
 from .stages import sample_timesteps, stage_of
 
 FINITE_CHECK_EVERY = 10  # steps; each check waits for the device
-
-
-@dataclass(frozen=True)
-class LatentPool:
-    """Encoded views: latents (n, c, h, w) as the model takes them, masks (n, 1, h, w) in [0, 1]."""
-
-    latents: Tensor
-    masks: Tensor
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,8 @@ def train(
         TrainingError: A loss left the finite numbers.
     """
     columns = encoder.columns(learner.config.attention_loss).to(learner.device)
-    while learner.step < learner.config.steps:
+    probe = make_probe(pool, learner.config)
+    while learner.step < learner.config.steps and not settled(backbone, encoder, learner, probe):
         drawn = learner.rng.get_state()
         try:
             learner.update(losses_of_step(backbone, encoder, pool, learner, columns))
@@ -57,26 +62,83 @@ def train(
                 drawn
             )  # a step that was cut short is drawn again when the training goes on
             raise
-        if learner.step % FINITE_CHECK_EVERY == 0 or learner.step == learner.config.steps:
-            learner.require_finite(max(0, learner.step - FINITE_CHECK_EVERY))
-        yield StepReport(learner.step, learner.losses[learner.step - 1])
+        yield checked(learner)
+
+
+def settled(
+    backbone: Backbone, encoder: TextEncoder, learner: Learner, probe: Probe | None
+) -> bool:
+    """Looks at the probe when it is time to, and returns whether the training may stop."""
+    config = learner.config
+    if probe is None:
+        return False
+    if learner.step // config.probe_every > len(learner.probed):
+        learner.require_finite()
+        learner.probed.append(float(probe_loss(backbone, encoder, learner, probe)))
+    return has_settled(learner.probed, config.probe_patience, config.probe_gain)
+
+
+@torch.no_grad()
+def probe_loss(backbone: Backbone, encoder: TextEncoder, learner: Learner, probe: Probe) -> Tensor:
+    """Returns L_KV, a scalar, of the pairs so far on the probe, in batches as large as a step's."""
+    pairs = {name: table.to(learner.device) for name, table in learner.pairs().items()}
+    size, losses = learner.config.batch_size, []
+    for at in range(0, len(probe.timesteps), size):
+        part = slice(at, at + size)
+        timesteps = backbone.nearest(probe.timesteps[part])
+        prediction = predict_pairs(
+            backbone,
+            encoder,
+            pairs,
+            learner.edges,
+            probe.latents[part],
+            probe.noise[part],
+            timesteps,
+            with_maps=False,
+        )
+        losses.append(denoising_loss(prediction) * len(timesteps))
+    return torch.stack(losses).sum() / len(probe.timesteps)
+
+
+def checked(learner: Learner) -> StepReport:
+    """Reports the step just taken; looks every so often whether the numbers are still finite.
+
+    Raises:
+        TrainingError: They are not.
+    """
+    if learner.step % FINITE_CHECK_EVERY == 0 or learner.step == learner.config.steps:
+        learner.require_finite(max(0, learner.step - FINITE_CHECK_EVERY))
+    return StepReport(learner.step, learner.losses[learner.step - 1])
 
 
 def losses_of_step(
     backbone: Backbone, encoder: TextEncoder, pool: LatentPool, learner: Learner, columns: Tensor
 ) -> LossTerms:
     """Draws one batch and returns its losses, differentiable in the learner's generators."""
+    config = learner.config
+    latents, masks, noise, timesteps = draw(backbone, pool, learner)
+    with_maps = config.attention_loss != "off"
+    prediction = predict_pairs(
+        backbone, encoder, learner(), learner.edges, latents, noise, timesteps, with_maps
+    )
+    return loss_terms(prediction, config, columns, masks)
+
+
+def draw(
+    backbone: Backbone, pool: LatentPool, learner: Learner
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Draws a step's latents (B, c, h, w) and masks (B, 1, h, w), and on the CPU its noise and
+    timesteps (B,).
+    """
     config, rng = learner.config, learner.rng
     view = torch.randint(0, len(pool.latents), (config.batch_size,), generator=rng)
     timesteps = backbone.nearest(
         sample_timesteps(rng, config.batch_size, learner.edges, learner.step, config.stratified)
     )
     noise = torch.randn(config.batch_size, *pool.latents.shape[1:], generator=rng)
-    latents, masks = (x[view.to(x.device)] for x in (pool.latents, pool.masks))
-    prediction = predict_pairs(
-        backbone, encoder, learner(), learner.edges, latents, noise, timesteps, columns
-    )
-    return loss_terms(prediction, config, columns, masks)
+    view = sent(view, pool.latents.device)
+    latents, masks = (x.index_select(0, view) for x in (pool.latents, pool.masks))
+    return latents, masks, noise, timesteps
 
 
 def predict_pairs(
@@ -87,24 +149,41 @@ def predict_pairs(
     latents: Tensor,
     noise: Tensor,
     timesteps: Tensor,
-    columns: Tensor,
+    with_maps: bool,
 ) -> Prediction:
-    """Denoises with the pair of each sample's stage; noise and timesteps may come from the CPU."""
+    """Denoises with the pair of each sample's stage; timesteps are on the CPU, noise may be."""
     device = latents.device
-    stages = stage_of(timesteps, edges).to(device)
-    tokens = {
-        name: table[stages].transpose(0, 1).flatten(0, 1) for name, table in pairs.items()
-    }  # (2 B, T, E)
+    tokens, place = drawn_tokens(pairs, stage_of(timesteps, edges))
     # Eq. 5's two encodings in one batch; the encoder may live on another device.
-    keys, values = encoder.encode(tokens).to(device).chunk(2)  # each (B, L, C)
+    keys, values = encoder.encode(tokens).to(device).chunk(2)  # each (n, L, C)
+    place = sent(place, device)
     return backbone.predict(
         latents,
-        noise.to(latents),
-        timesteps.to(device),
-        keys,
-        values,
-        with_maps=bool(columns.any()),
+        sent(noise, device).to(latents),
+        sent(timesteps, device),
+        keys.index_select(0, place),
+        values.index_select(0, place),
+        with_maps,
     )
+
+
+def drawn_tokens(pairs: dict[str, Tensor], stages: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+    """Returns tokens (2 n, T, E), K before V, of the n unlike stages among `stages` (B,), and each
+    sample's place (B,) among them.
+    """
+    drawn, place = stages.unique(return_inverse=True)
+    tokens = {
+        name: table.index_select(0, sent(drawn, table.device)).transpose(0, 1).flatten(0, 1)
+        for name, table in pairs.items()
+    }
+    return tokens, place
+
+
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """Returns a tensor on a device, which nobody waits for: CUDA lets go of pinned memory alone."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 def loss_terms(

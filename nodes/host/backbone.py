@@ -19,7 +19,7 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from ...sefi_core.backbone import Prediction
-from ...sefi_core.maps import MAP_SIDE, attend, prompt_maps
+from ...sefi_core.maps import MAP_SIDE, attend, map_keys, map_query, maps_of
 from .noise_levels import nearest_timesteps, sigmas_at
 
 
@@ -29,8 +29,9 @@ class HostBackbone:
     Arguments:
         model: The model that `trainable` yields.
         reference: The reference prompt's context, (1, L, C); its keys are projected once, here.
+            Where samples have reference prompts of their own, one row for each sample.
         latent: A latent (1, c, h, w) of the training's size.
-        pooled: The reference prompt's pooled vector (1, E'); only SDXL looks at it.
+        pooled: The reference prompt's pooled vector, as many rows; only SDXL looks at it.
     """
 
     def __init__(
@@ -43,8 +44,12 @@ class HostBackbone:
     ) -> None:
         self.model, self.dtype = model, dtype
         self.sampling = model.get_model_object("model_sampling")
-        self.conditions = plain_conditions(model, latent, pooled)
-        # By layer (block, number, index): the sides of its picture tokens, and its K_r.
+        self.conditions = {
+            name: condition.to(dtype)
+            for name, condition in plain_conditions(model, latent, pooled).items()
+        }
+        # By layer (block, number, index): the sides of its picture tokens, and its K_r (B | 1, H,
+        # L, d) as maps are made of it.
         self.layers: dict[tuple, tuple[int, int]] = {}
         self.reference_keys: dict[tuple, Tensor] = {}
         self.read_layers(reference, latent)
@@ -61,10 +66,12 @@ class HostBackbone:
             return n, context, value
 
         def note_key(query: Tensor, key: Tensor, value: Tensor, extra: dict) -> Tensor:
-            self.reference_keys[layer_of(extra)] = key
+            self.reference_keys[layer_of(extra)] = map_keys(key, extra["n_heads"])
             return attention_pytorch(query, key, value, extra["n_heads"])
 
-        sigma = sigmas_at(self.sampling, torch.zeros(1, dtype=torch.long, device=latent.device))
+        latent = latent.expand(len(reference), -1, -1, -1)
+        timesteps = torch.zeros(len(reference), dtype=torch.long, device=latent.device)
+        sigma = sigmas_at(self.sampling, timesteps)
         self.run(latent, sigma, reference, {"patches": {"attn2_patch": [note_layer]}})
         self.layers = compared_layers(found)
         replace = {"attn2": dict.fromkeys(self.layers, note_key)}
@@ -74,7 +81,7 @@ class HostBackbone:
         """Returns the UNet's output (B, c, h, w), float32, for noised latents at sigmas (B,)."""
         options["optimized_attention_override"] = plain_attention
         beside = {
-            name: condition.to(self.dtype).expand(len(noised), *condition.shape[1:])
+            name: condition.expand(len(noised), *condition.shape[1:])
             for name, condition in self.conditions.items()
         }
         inputs = self.sampling.calculate_input(sigmas, noised).to(self.dtype)
@@ -111,12 +118,12 @@ class HostBackbone:
 
         def attend_and_note(query: Tensor, key: Tensor, value: Tensor, extra: dict) -> Tensor:
             layer, heads = layer_of(extra), extra["n_heads"]
-            target = prompt_maps(query, key, heads)  # A_t; the output uses the same softmax
-            with torch.no_grad():
-                maps[layer] = (
-                    prompt_maps(query, self.reference_keys[layer], heads),
-                    target,
-                )  # A_r, the same q
+            query = map_query(query, heads)
+            target = maps_of(query, map_keys(key, heads))  # A_t; the output uses the same softmax
+            if layer not in maps:  # a checkpointed block comes by again in the backward pass
+                with torch.no_grad():
+                    reference = maps_of(query, self.reference_keys[layer])  # A_r, the same q
+                maps[layer] = reference, target
             return attend(target, value)
 
         options = {"patches": {"attn2_patch": [take_values]}}

@@ -14,6 +14,7 @@ from ...sefi_core.errors import TrainingError
 from ...sefi_core.learner import Learner
 from ...sefi_core.training import LatentPool, train
 from .backbone import HostBackbone
+from .memory import what_memory_needs
 from .pictures import as_pil, sample_preview
 from .progress import Progress, say
 from .run_files import Outcome, RunFiles
@@ -22,8 +23,12 @@ from .text import HostTextEncoder
 
 @dataclass(frozen=True)
 class Loaded:
-    """The host's models while a training borrows them; `load` puts them back in place after a
-    preview.
+    """The host's models while a training borrows them.
+
+    Attributes:
+        numbers: The dtype to compute in.
+        load: Puts the models back in place after a preview.
+        checkpointed: Whether the UNet's blocks are run again in the backward pass.
     """
 
     model: ModelPatcher
@@ -31,6 +36,7 @@ class Loaded:
     vae: VAE
     numbers: torch.dtype
     load: Callable[[], None]
+    checkpointed: bool = False
 
 
 @dataclass(frozen=True)
@@ -53,7 +59,7 @@ class Run:
         learner, samples = self.learner, self.samples
         steps = learner.config.steps
         with torch.no_grad():
-            reference = self.encoder.reference(learner.config.batch_size).to(learner.device)
+            reference = self.encoder.reference().to(learner.device)
         backbone = HostBackbone(
             self.host.model,
             reference,
@@ -61,6 +67,9 @@ class Run:
             self.host.numbers,
             self.encoder.pooled,
         )
+        side = tuple(self.pool.latents.shape[-2:])
+        needs = what_memory_needs(backbone, self.encoder, learner, side, self.host.checkpointed)
+        say(needs, self.node_id)
         progress = Progress(steps, learner.step, self.node_id)
         try:
             for report in train(backbone, self.encoder, self.pool, learner):
@@ -82,7 +91,7 @@ class Run:
                     self.node_id,
                 )
             raise
-        outcome = Outcome(learner.pairs(), learner.losses.cpu(), samples)
+        outcome = Outcome(learner.pairs(), learner.losses[: learner.step].cpu(), samples)
         self.files.save_finished(outcome)
         return outcome
 

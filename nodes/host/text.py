@@ -127,36 +127,29 @@ class HostTextEncoder:
             _, self.pooled = clip.encode_from_tokens(self.prompt.reference, return_pooled=True)
         self.clip_layer = clip.layer_idx
         self.encoders = text_encoders(clip)
-        self.prompt_embeds = {}
+        self.prompt_embeds, self.positions, self.masks = {}, {}, {}
         for name, encoder in self.encoders.items():
             ids = [token for token, *_ in self.prompt.tokens[name.removeprefix("clip_")][0]]
             table = encoder.transformer.get_input_embeddings()
-            self.prompt_embeds[name] = table(
-                torch.tensor(ids, device=table.weight.device), out_dtype=torch.float32
-            )
+            embeds = table(torch.tensor(ids, device=table.weight.device), out_dtype=torch.float32)
+            positions = encoder.transformer.text_model.embeddings.position_embedding.weight
+            self.prompt_embeds[name] = embeds
+            self.positions[name], self.masks[name] = positions.to(embeds), causal_mask(embeds)
 
     def encode(self, tokens: dict[str, Tensor]) -> Tensor:
-        return torch.cat(
-            [
-                encode_embeds(
-                    encoder,
-                    put_tokens(
-                        self.prompt_embeds[name],
-                        tokens[name].to(self.prompt_embeds[name].device),
-                        self.slots(name),
-                    ),
-                    self.clip_layer,
-                )
-                for name, encoder in self.encoders.items()
-            ],
-            dim=-1,
-        )
+        contexts = []
+        for name, encoder in self.encoders.items():
+            prompt = self.prompt_embeds[name]
+            filled = put_tokens(prompt, tokens[name].to(prompt.device), self.slots(name))
+            x = filled + self.positions[name]
+            contexts.append(encode_embeds(encoder, x, self.masks[name].to(x), self.clip_layer))
+        return torch.cat(contexts, dim=-1) if len(contexts) > 1 else contexts[0]
 
-    def reference(self, batch: int = 1) -> Tensor:
-        """Returns the reference prompt's context (1, L, C), computed in a batch as large as a
-        step's.
+    def reference(self) -> Tensor:
+        """Returns the reference prompt's context (1, L, C), computed in a batch of two as a step's
+        are.
         """
-        tokens = {name: token.expand(2 * batch, 1, -1) for name, token in self.class_tokens.items()}
+        tokens = {name: token.expand(2, 1, -1) for name, token in self.class_tokens.items()}
         return self.encode(tokens)[:1]
 
     def slots(self, name: str) -> list[int]:
@@ -174,21 +167,24 @@ class HostTextEncoder:
         return torch.tensor([float(i in counted) for i in range(len(ids))])
 
 
-def encode_embeds(encoder: SDClipModel, embeds: Tensor, clip_layer: int | None) -> Tensor:
-    """Returns the host's text context (B, L, C) of embeddings (B, L, E), out of place, in their
-    dtype.
+def causal_mask(embeds: Tensor) -> Tensor:
+    """Returns the host's mask (L, L) for embeddings (L, E)."""
+    lowest, length = -torch.finfo(embeds.dtype).max, len(embeds)
+    return torch.full((length, length), lowest, dtype=embeds.dtype, device=embeds.device).triu_(1)
+
+
+def encode_embeds(encoder: SDClipModel, x: Tensor, mask: Tensor, clip_layer: int | None) -> Tensor:
+    """Returns the host's text context (B, L, C) of embeddings with positions (B, L, E), out of
+    place, in their dtype.
 
     Arguments:
+        mask: From `causal_mask`.
         clip_layer: The CLIP's clip skip (-1, -2, ...), None for the model's own.
     """
     model, count = encoder.transformer.text_model, encoder.num_layers
     layer, index, _ = encoder.options_default
     if clip_layer is not None:
         layer, index = ("last", None) if abs(clip_layer) > count else ("hidden", clip_layer)
-    x = embeds + model.embeddings.position_embedding.weight.to(embeds)
-    mask = torch.full(
-        (x.shape[1], x.shape[1]), -torch.finfo(x.dtype).max, dtype=x.dtype, device=x.device
-    ).triu_(1)
     attention = optimized_attention_for_device(x.device, mask=True, small_input=True)
     for block in model.encoder.layers[: count if layer == "last" else index % count + 1]:
         x = x + block.self_attn(block.layer_norm1(x), mask, attention)

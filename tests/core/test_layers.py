@@ -15,7 +15,8 @@ HOST_MODULES = {
 CORE_ALLOWED = {"torch", "einops", "safetensors", "numpy"}
 CORE_ORDER = (
     "errors", "backbone", "stages", "prompts", "identity", "generator", "contexts", "maps",
-    "losses", "augment", "recipe", "learner", "training", "container", "file_format",
+    "losses", "memory", "augment", "recipe", "learner", "probe", "training",
+    "together", "container", "file_format",
 )  # fmt: skip
 
 

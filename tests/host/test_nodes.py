@@ -18,7 +18,7 @@ CONTRACT = {
         "model clip vae image class_word steps learning_rate preset attention_loss_weight "
         "train_seed",
         "mask stages attention_loss batch_size resolution dtype preview_every checkpoint_every "
-        "resume name",
+        "resume name gradient_checkpointing",
         "SEFI_IDENTITY LOSS_MAP IMAGE",
     ),
     "SaveSeFiEmbedding": (
@@ -37,7 +37,8 @@ DEFAULTS = {
     "class_word": "person", "steps": 1000, "preset": "default", "attention_loss_weight": 0.003,
     "train_seed": 0, "stages": 5, "attention_loss": "all tokens", "batch_size": 1, "resolution": 0,
     "dtype": "auto", "preview_every": 100, "checkpoint_every": 250, "resume": "[none]",
-    "name": "identity", "filename_prefix": "my_identity", "include_source_hash": True,
+    "name": "identity", "gradient_checkpointing": False, "filename_prefix": "my_identity",
+    "include_source_hash": True,
     "text": "a photo of V*", "strength": 1.0, "start_percent": 0.0, "end_percent": 1.0,
     "placeholder": "",
 }  # fmt: skip

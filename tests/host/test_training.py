@@ -45,7 +45,8 @@ def state_of(*patchers):
             digest.update(tensor.detach().reshape(-1).view(torch.uint8).numpy())
         for module in patcher.model.modules():
             hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks)
-            digest.update(str([len(h) for h in hooks] + [module.training]).encode())
+            own = [len(h) for h in hooks], module.training, "forward" in vars(module)
+            digest.update(str(own).encode())
         options = (patcher.model_options, patcher.patches, patcher.object_patches, patcher.wrappers)
         digest.update(repr(options).encode())
     return digest.hexdigest()
@@ -162,11 +163,11 @@ def test_an_interrupt_keeps_a_usable_identity(ask, output, monkeypatch, model, c
 def test_everything_is_given_back_as_it_was(ask, model, clip, vae, monkeypatch, error):
     patchers = (model, clip.patcher, vae.patcher)
     before = state_of(*patchers)
-    ask(preview_every=3)
+    ask(preview_every=3, gradient_checkpointing=True)
     assert state_of(*patchers) == before
     interrupt_at(monkeypatch, 3, error)
     with pytest.raises(type(error) if isinstance(error, Exception) else error):
-        ask(train_seed=5)
+        ask(train_seed=5, gradient_checkpointing=True)
     assert state_of(*patchers) == before
     assert not any(p.model.diffusion_model.training for p in patchers[:1])
 
@@ -243,7 +244,7 @@ def test_the_training_lowers_the_loss_on_a_fixed_probe(model, clip, vae, picture
 
         def probe(pairs):
             prediction = predict_pairs(
-                backbone, encoder, pairs, identity.edges, latents, noise, timesteps, torch.zeros(77)
+                backbone, encoder, pairs, identity.edges, latents, noise, timesteps, with_maps=False
             )
             return loss_terms(prediction, PRESETS["default"], torch.zeros(77), None).denoising
 
@@ -274,7 +275,7 @@ class Tiny:
         columns = self.encoder.columns(scope).double()
         prediction = predict_pairs(
             self.backbone, self.encoder, {"clip_l": pairs}, (1000, 800, 600, 400, 200, 0),
-            self.latents, self.noise, torch.tensor([timestep]), columns,
+            self.latents, self.noise, torch.tensor([timestep]), bool(columns.any()),
         )  # fmt: skip
         if references is not None:
             maps = [(r, target) for r, (_, target) in zip(references, prediction.maps, strict=True)]

@@ -1,0 +1,101 @@
+"""The memory account against what autograd keeps, counted tensor by tensor."""
+
+import pytest
+import seeded
+import torch
+from sefi_pack.nodes.host.backbone import HostBackbone
+from sefi_pack.nodes.host.checkpointing import checkpointing
+from sefi_pack.nodes.host.memory import text_of, unet_parts
+from sefi_pack.nodes.host.text import HostTextEncoder
+from sefi_pack.sefi_core.memory import activation_bytes, checkpointed_bytes, memory_sentence
+
+SIDE = (16, 16)
+
+
+def kept_by(run, *aside):
+    """Returns the bytes of the storages that autograd keeps of `run()`, tensors `aside` aside."""
+    there = {tensor.untyped_storage().data_ptr() for tensor in aside}
+    kept = {}
+
+    def pack(tensor):
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = tensor  # alive, so that no address is used twice
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        result = run()
+    assert result is not None  # the graph is alive while the storages are counted
+    return sum(t.untyped_storage().nbytes() for at, t in kept.items() if at not in there)
+
+
+def scene(family, dtype):
+    """Returns a family's backbone, and what counts the bytes kept by a prediction of it."""
+    model, encoder = (
+        seeded.FAMILIES[family].model(),
+        HostTextEncoder(seeded.FAMILIES[family].clip(), "person"),
+    )
+    model.model.to(dtype)
+    model.model.requires_grad_(False)
+    latents, noise = torch.randn(2, 2, 4, *SIDE, generator=torch.Generator().manual_seed(0))
+    backbone = HostBackbone(model, encoder.reference(), latents[:1], dtype, encoder.pooled)
+    keys, values = (encoder.reference().repeat(2, 1, 1).requires_grad_() for _ in range(2))
+    timesteps = torch.tensor([100, 900])
+    aside = (*model.model.parameters(), *model.model.buffers(), keys, values)
+    return backbone, lambda with_maps: kept_by(
+        lambda: backbone.predict(latents, noise, timesteps, keys, values, with_maps), *aside
+    )
+
+
+@pytest.mark.parametrize("with_maps", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("family", ["SD 1.x", "SD 2.x", "SDXL"])
+def test_the_account_of_a_unet_is_right_within_three_percent(family, dtype, with_maps):
+    with torch.inference_mode(False), torch.enable_grad():
+        backbone, kept_with = scene(family, dtype)
+        unet, kept = backbone.model.model.diffusion_model, kept_with(with_maps)
+        noted = set(backbone.layers) if with_maps else set()
+        parts = list(unet_parts(unet, SIDE, 77, noted))
+    assert activation_bytes(parts, 2, dtype.itemsize) == pytest.approx(kept, rel=0.03)
+
+
+@pytest.mark.parametrize("family", ["SD 1.x", "SDXL"])
+def test_the_account_of_checkpointed_blocks(family):
+    """Between the passes only the blocks' inputs are there; the largest block comes later."""
+    with torch.inference_mode(False), torch.enable_grad():
+        backbone, kept_with = scene(family, torch.float32)
+        unet = backbone.model.model.diffusion_model
+        with checkpointing(unet, True):
+            kept = kept_with(True)
+        parts = list(unet_parts(unet, SIDE, 77, set(backbone.layers)))
+        largest = max(part.bytes(4) for part in parts if part.again)
+    counted = checkpointed_bytes(parts, 2, 4) - 2 * largest
+    assert counted == pytest.approx(kept, rel=0.03)
+    assert checkpointed_bytes(parts, 2, 4) < 0.5 * activation_bytes(parts, 2, 4)
+
+
+def test_the_account_of_a_text_encoder():
+    with torch.inference_mode(False), torch.enable_grad():
+        encoder = HostTextEncoder(seeded.tiny_clip(), "person")
+        (model,) = (e.transformer.text_model for e in encoder.encoders.values())
+        model.requires_grad_(False).float()
+        tokens = encoder.class_tokens["clip_l"].expand(2, 1, -1).clone().requires_grad_()
+        kept = kept_by(lambda: encoder.encode({"clip_l": tokens}), *model.parameters())
+    assert text_of(model, 2) == pytest.approx(kept, rel=0.05)
+
+
+GIB = 2**30
+
+
+@pytest.mark.parametrize(
+    ("needed", "checkpointed", "free", "said"),
+    [
+        (3 * GIB, GIB, 4 * GIB, "about 3.0 GB needed for the steps, 4.0 GB free"),
+        (3 * GIB, GIB, 2 * GIB, "; turn on gradient_checkpointing to need 1.0 GB"),
+        (9 * GIB, 3 * GIB, 2 * GIB, "to need 3.0 GB, and lower batch_size or resolution"),
+        (3 * GIB, None, 2 * GIB, "; lower batch_size or resolution, or set dtype to bf16, if it "),
+    ],
+)
+def test_the_advice_leads_to_what_fits(needed, checkpointed, free, said):
+    sentence = memory_sentence(needed, checkpointed, free)
+    assert said in sentence
+    assert ("gradient_checkpointing" in sentence) == (checkpointed is not None and needed > free)

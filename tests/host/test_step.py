@@ -1,0 +1,204 @@
+"""A step's shortcuts change no result: checkpointed blocks, shared stages, shared batches."""
+
+import pytest
+import seeded
+import torch
+from sefi_pack.nodes.host import run
+from sefi_pack.nodes.host.backbone import HostBackbone
+from sefi_pack.nodes.host.checkpointing import checkpointed_blocks, checkpointing
+from sefi_pack.nodes.host.text import HostTextEncoder
+from sefi_pack.sefi_core.errors import SettingsError
+from sefi_pack.sefi_core.learner import Learner
+from sefi_pack.sefi_core.recipe import PRESETS, TrainingConfig
+from sefi_pack.sefi_core.together import Subject, train_together
+from sefi_pack.sefi_core.training import (
+    LatentPool,
+    drawn_tokens,
+    loss_terms,
+    predict_pairs,
+    train,
+)
+from torch import nn
+
+EDGES = (1000, 800, 600, 400, 200, 0)
+
+
+@pytest.fixture(scope="module", params=["SD 1.x", "SDXL"])
+def scene(request):
+    """A family's frozen model, an encoder, pairs off the class word, and one batch."""
+    with torch.inference_mode(False), torch.enable_grad():
+        family = seeded.FAMILIES[request.param]
+        model, encoder = family.model(), HostTextEncoder(family.clip(), "person")
+        model.model.requires_grad_(False)
+        generator = torch.Generator().manual_seed(0)
+        latents, noise = torch.randn(2, 3, 4, 8, 8, generator=generator)
+        backbone = HostBackbone(
+            model, encoder.reference(), latents[:1], torch.float32, encoder.pooled
+        )
+        pairs = {
+            name: token + 0.3 * torch.randn(5, 2, 1, len(token), generator=generator)
+            for name, token in encoder.class_tokens.items()
+        }
+        yield backbone, encoder, pairs, latents, noise
+
+
+def gradients(scene, timesteps):
+    """Returns the whole loss and its gradients in every pair."""
+    backbone, encoder, pairs, latents, noise = scene
+    pairs = {name: table.clone().requires_grad_() for name, table in pairs.items()}
+    batch = len(timesteps)
+    prediction = predict_pairs(
+        backbone, encoder, pairs, EDGES, latents[:batch], noise[:batch], timesteps, True
+    )
+    total = loss_terms(prediction, PRESETS["default"], torch.ones(77), None).total
+    total.backward()
+    return total.detach(), {name: table.grad for name, table in pairs.items()}
+
+
+def test_checkpointed_blocks_give_the_same_gradients_bit_for_bit(scene):
+    unet = scene[0].model.model.diffusion_model
+    blocks = checkpointed_blocks(unet)
+    firsts = [
+        next(m for m in block.modules() if isinstance(m, nn.GroupNorm | nn.LayerNorm))
+        for block in blocks
+    ]
+    runs = []
+    handles = [layer.register_forward_pre_hook(lambda *_: runs.append(1)) for layer in firsts]
+    with torch.inference_mode(False), torch.enable_grad():
+        plain, expected = gradients(scene, torch.tensor([500]))
+        once = len(runs)
+        with checkpointing(unet, True):
+            total, found = gradients(scene, torch.tensor([500]))
+    for handle in handles:
+        handle.remove()
+    assert torch.equal(total, plain)
+    for name, gradient in expected.items():
+        assert gradient.any() and torch.equal(found[name], gradient)
+    assert once == len(blocks) and len(runs) > 2.5 * once  # they did run again
+    assert not any("forward" in vars(block) for block in blocks)
+
+
+def test_checkpointed_blocks_are_plain_again_after_an_error(scene):
+    unet = scene[0].model.model.diffusion_model
+    with pytest.raises(RuntimeError, match="boom"), checkpointing(unet, True):
+        assert all("forward" in vars(block) for block in checkpointed_blocks(unet))
+        raise RuntimeError("boom")
+    assert not any("forward" in vars(block) for block in checkpointed_blocks(unet))
+
+
+def test_samples_of_one_stage_share_their_encodings(scene):
+    """Three samples of two stages: two pairs are encoded, and all is as one by one."""
+    backbone, encoder, pairs, latents, noise = scene
+    timesteps = torch.tensor([850, 100, 990])
+    tokens, place = drawn_tokens(pairs, torch.tensor([0, 4, 0]))
+    assert place.tolist() == [0, 1, 0]
+    for name, table in pairs.items():
+        assert torch.equal(tokens[name], torch.cat([table[[0, 4], 0], table[[0, 4], 1]]))
+    with torch.inference_mode(False), torch.enable_grad():
+        total, together = gradients(scene, timesteps)
+        alone = [
+            gradients((backbone, encoder, pairs, latents[i:], noise[i:]), timesteps[i : i + 1])
+            for i in range(3)
+        ]
+    torch.testing.assert_close(total, sum(one[0] for one in alone) / 3, rtol=1e-4, atol=1e-6)
+    for name, gradient in together.items():
+        mean = sum(one[1][name] for one in alone) / 3
+        torch.testing.assert_close(gradient, mean, rtol=1e-3, atol=1e-5 * mean.abs().max().item())
+
+
+def subject(encoder, seed, steps=4, **settings):
+    """Returns what one identity is learned from and by, in a few views of noise."""
+    generator = torch.Generator().manual_seed(seed)
+    config = TrainingConfig(steps=steps, seed=seed, batch_size=2, views=4, **settings)
+    latents = torch.randn(4, 4, 8, 8, generator=generator)
+    return Subject(
+        encoder, LatentPool(latents, torch.ones(4, 1, 8, 8)), Learner(encoder.class_tokens, config)
+    )
+
+
+def test_identities_trained_together_are_those_trained_alone():
+    """Two of one class word, one of another; and one of them without the attention loss."""
+    with torch.inference_mode(False), torch.enable_grad():
+        model, clip = seeded.tiny_model(), seeded.tiny_clip()
+        model.model.requires_grad_(False)
+        person, dog = HostTextEncoder(clip, "person"), HostTextEncoder(clip, "dog")
+        chosen = [(person, 1, {}), (dog, 2, {"attention_loss": "off"}), (person, 3, {})]
+        latent = torch.zeros(1, 4, 8, 8)
+        expected = []
+        for encoder, seed, settings in chosen:
+            alone = subject(encoder, seed, **settings)
+            backbone = HostBackbone(model, encoder.reference(), latent, torch.float32)
+            list(train(backbone, encoder, alone.pool, alone.learner))
+            expected.append(alone.learner)
+        subjects = [subject(encoder, seed, **more) for encoder, seed, more in chosen]
+        references = torch.cat([s.encoder.reference().expand(2, -1, -1) for s in subjects])
+        backbone = HostBackbone(model, references, latent, torch.float32)
+        reports = list(train_together(backbone, subjects))
+        assert [[r.step for r in one] for one in reports] == [[i] * 3 for i in range(1, 5)]
+        start = person.class_tokens["clip_l"]
+        for one, alone in zip(subjects, expected, strict=True):
+            pairs, pairs_alone = one.learner.pairs()["clip_l"], alone.pairs()["clip_l"]
+            torch.testing.assert_close(one.learner.losses, alone.losses, rtol=1e-4, atol=1e-6)
+            torch.testing.assert_close(pairs, pairs_alone, rtol=1e-3, atol=1e-5)
+            assert (pairs_alone - start).abs().max() > 1e-3  # they did learn
+
+
+def test_unlike_lengths_are_not_trained_together():
+    with torch.inference_mode(False), torch.enable_grad():
+        encoder = HostTextEncoder(seeded.tiny_clip(), "person")
+        subjects = [subject(encoder, 1, steps) for steps in (3, 4)]
+        with pytest.raises(SettingsError, match=r"steps: .* the same number of steps"):
+            next(train_together(None, subjects))
+
+
+def test_checkpointing_leaves_the_identity_as_it_is(ask, output, monkeypatch):
+    said = []
+    monkeypatch.setattr(run, "say", lambda text, node_id: said.append(text))
+    plain = ask(steps=3)
+    next((output / "finished").iterdir()).unlink()
+    thrifty = ask(steps=3, gradient_checkpointing=True)
+    assert torch.equal(plain[0].pairs["clip_l"], thrifty[0].pairs["clip_l"])
+    first, second = said
+    assert first.startswith("about ") and " GB needed for the steps, " in first
+    assert " GB needed for the steps, " in second
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    """A backbone and an encoder of SD 1.x to train on."""
+    with torch.inference_mode(False), torch.enable_grad():
+        model, encoder = seeded.tiny_model(), HostTextEncoder(seeded.tiny_clip(), "person")
+        model.model.requires_grad_(False)
+        latent = torch.zeros(1, 4, 8, 8)
+        yield HostBackbone(model, encoder.reference(), latent, torch.float32), encoder
+
+
+def trained(tiny, one, until=None):
+    """Takes the steps of a subject, or some of them, and returns its learner."""
+    backbone, encoder = tiny
+    for report in train(backbone, encoder, one.pool, one.learner):
+        if report.step == until:
+            break
+    return one.learner
+
+
+def test_looking_at_the_probe_changes_no_step(tiny):
+    with torch.inference_mode(False), torch.enable_grad():
+        plain = trained(tiny, subject(tiny[1], 1, steps=6))
+        looked = trained(tiny, subject(tiny[1], 1, steps=6, probe_every=2, probe_patience=9))
+    assert torch.equal(plain.pairs()["clip_l"], looked.pairs()["clip_l"])
+    assert len(looked.probed) == 2 and plain.probed == []
+    assert looked.probed[1] != looked.probed[0]
+
+
+def test_a_training_that_gains_nothing_stops_and_resumes_to_the_same_stop(tiny):
+    settings = {"steps": 20, "probe_every": 3, "probe_patience": 2, "probe_gain": 0.9}
+    with torch.inference_mode(False), torch.enable_grad():
+        whole = trained(tiny, subject(tiny[1], 1, **settings))
+        assert whole.step == 9 and len(whole.probed) == 3
+        stopped = trained(tiny, subject(tiny[1], 1, **settings), until=6)
+        resumed = subject(tiny[1], 1, **settings)
+        resumed.learner.restore(stopped.state())
+        again = trained(tiny, resumed)
+    assert again.step == 9 and again.probed == whole.probed
+    assert torch.equal(again.pairs()["clip_l"], whole.pairs()["clip_l"])
