@@ -1,5 +1,6 @@
 """What is particular to a family: what its UNet reads beside the prompt, its files, its size."""
 
+import contextlib
 import dataclasses
 import types
 
@@ -8,8 +9,9 @@ import comfy_extras.nodes_ip2p
 import pytest
 import seeded
 import torch
+from comfy.ldm.modules.attention import CrossAttention
 from safetensors import safe_open
-from sefi_pack.nodes.host import pictures
+from sefi_pack.nodes.host import borrowing, pictures, text_layers
 from sefi_pack.nodes.host.backbone import compared_layers
 from sefi_pack.nodes.host.families import own_side, require_match
 from sefi_pack.nodes.host.sampling import apply_identity
@@ -290,3 +292,27 @@ def test_kin_are_told_apart_from_their_family_by_what_they_read():
     assert {base.model_config.unet_config["in_channels"] for base in read.values()} == {4, 8, 9}
     for name, family in seeded.KIN.items():
         require_match(seeded.tiny_kin(name), seeded.FAMILIES[family].clip())
+
+
+@pytest.mark.parametrize("name", seeded.FAMILIES, scope="module")
+def test_what_is_computed_again_rather_than_kept_changes_no_bit(
+    name, model, ask, output, monkeypatch
+):
+    def train():
+        pairs = ask(steps=3)[0].pairs
+        for file in (output / "finished").iterdir():
+            file.unlink()
+        return pairs
+
+    calls = []
+    attention = next(m for m in model.model.modules() if isinstance(m, CrossAttention))
+    hook = attention.register_forward_pre_hook(lambda *_: calls.append(torch.is_grad_enabled()))
+    pairs = train()
+    hook.remove()
+    assert not any("forward" in vars(module) for module in model.model.modules())
+    # Two looks at the layers without gradient; then each step, on SDXL twice.
+    assert calls == [False] * 2 + [True] * (6 if name == "SDXL" else 3)
+    monkeypatch.setattr(borrowing, "recomputing", lambda base: contextlib.nullcontext())
+    monkeypatch.setattr(text_layers, "recomputed", lambda forward, *inputs: forward(*inputs))
+    kept = train()
+    assert all(torch.equal(pairs[encoder], kept[encoder]) for encoder in pairs)
