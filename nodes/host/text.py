@@ -115,13 +115,13 @@ class HostTextEncoder:
             It is the class word's in use as well.
     """
 
+    @torch.no_grad()
     def __init__(self, clip: CLIP, class_word: str) -> None:
         self.prompt = SlottedPrompt.read(
             clip, training_prompt(DEFAULT_PLACEHOLDER), DEFAULT_PLACEHOLDER, class_word
         )
         self.class_tokens = class_tokens(clip, self.prompt.word)
-        with torch.no_grad():
-            _, self.pooled = clip.encode_from_tokens(self.prompt.reference, return_pooled=True)
+        _, self.pooled = clip.encode_from_tokens(self.prompt.reference, return_pooled=True)
         self.clip_layer = clip.layer_idx
         self.encoders = text_encoders(clip)
         self.prompt_embeds = {}
