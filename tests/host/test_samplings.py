@@ -30,6 +30,7 @@ PATCHES = {
     "lcm": lambda model: discrete(model, "lcm", False)[0],
     "x0": lambda model: discrete(model, "x0", False)[0],
     "edm": lambda model: continuous(model, "edm", 80.0, 0.002)[0],
+    "flow": lambda model: advanced.ModelSamplingSD3().patch(model, 3.0)[0],
     "v edm": lambda model: continuous(model, "v_prediction", 120.0, 0.002)[0],
 }
 
@@ -73,14 +74,15 @@ def test_every_noise_level_has_its_timestep(name, model):
     torch.testing.assert_close(sigmas_at(sampling, known), sampling.sigmas)
     assert torch.equal(timesteps_of(sampling, sigmas_at(sampling, known)), known)
     assert torch.equal(nearest_timesteps(sampling, known), known)
-    if "edm" not in name:
+    if "edm" not in name and name != "flow":
         assert torch.equal(sampling.timestep(sampling.sigmas), known)
         assert torch.equal(sampling.sigma(known), sigmas_at(sampling, known))
     every = nearest_timesteps(sampling, torch.arange(1000))
     assert (every - torch.arange(1000)).abs().max() < 20 and set(every.tolist()) == set(
         known.tolist()
     )
-    assert prediction_type(sampling) == ("v" if name.startswith("v") else "epsilon")
+    word = {"v": "v", "x0": "x0", "edm": "edm", "flow": "flow"}.get(name.split()[0], "epsilon")
+    assert prediction_type(sampling) == word
 
 
 def sigmas_for(model, name, steps):
