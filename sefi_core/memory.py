@@ -13,11 +13,11 @@ come in. For a picture of N pixels, C channels, L prompt tokens, H heads:
 __all__ = [
     "Block",
     "activation_bytes",
-    "checkpointed_bytes",
     "convolution",
     "head",
     "loss_bytes",
     "memory_sentence",
+    "recomputed_bytes",
     "residual",
     "spatial_transformer",
     "text_bytes",
@@ -41,8 +41,8 @@ class Block:
         kept: In the model's dtype.
         exact: In float32 whatever the dtype: maps, and the sums of norms and attentions.
         copied: Of these, those kept again in the model's dtype, where that is another.
-        entry: Its input; a checkpointed block keeps nothing else.
-        again: Whether checkpointing runs it again.
+        entry: Its input, which is all that is kept of a block that is computed again.
+        again: Whether it is such a block, if there are any.
     """
 
     kept: int
@@ -116,9 +116,9 @@ def activation_bytes(blocks: Iterable[Block], batch: int, itemsize: int) -> int:
     return batch * sum(block.bytes(itemsize) for block in blocks)
 
 
-def checkpointed_bytes(blocks: Iterable[Block], batch: int, itemsize: int) -> int:
-    """Returns what it keeps when its blocks are checkpointed: their inputs, and all of the one that
-    is run again.
+def recomputed_bytes(blocks: Iterable[Block], batch: int, itemsize: int) -> int:
+    """Returns what it keeps when its blocks are computed again: their inputs, and all of the one
+    whose turn it is.
     """
     blocks = list(blocks)
     largest = max((block.bytes(itemsize) for block in blocks if block.again), default=0)
@@ -135,29 +135,32 @@ def loss_bytes(heads: Iterable[int], prompt: int, batch: int) -> int:
     return 4 * batch * sum(counted) * prompt * MAP_SIDE**2
 
 
-def text_bytes(width: int, hidden: int, heads: int, layers: int, prompts: int, prompt: int) -> int:
+def text_bytes(
+    width: int, hidden: int, heads: int, layers: int, prompts: int, prompt: int, again: bool
+) -> int:
     """Returns what a text encoder keeps for prompts of `prompt` tokens, float32, where its
-    attention keeps its maps.
+    attention keeps its maps; with layers computed `again`, their inputs and one layer.
     """
-    each = 6 * width + 2 * hidden + heads * prompt + 4
-    return 4 * layers * prompts * prompt * each
+    layer = 5 * width + 2 * hidden + heads * prompt + 4
+    kept = layers * width + layer if again else layers * layer
+    return 4 * prompts * prompt * (kept + width)  # the last norm's input
 
 
-def memory_sentence(needed: int, checkpointed: int | None, free: int) -> str:
+def memory_sentence(needed: int, thrifty: int | None, free: int) -> str:
     """Returns what to tell an artist before a training starts.
 
     Arguments:
         needed: Bytes that the steps need beside the loaded models.
-        checkpointed: The same with gradient checkpointing; None if it is on already.
+        thrifty: The same with gradient checkpointing; None if it is on already.
         free: Bytes free on the device.
     """
     said = f"about {gib(needed)} GB needed for the steps, {gib(free)} GB free"
     if needed <= free:
         return said
-    if checkpointed is None:
+    if thrifty is None:
         return f"{said}; lower batch_size or resolution, or set dtype to bf16, if it runs out"
-    more = "" if checkpointed <= free else ", and lower batch_size or resolution"
-    return f"{said}; turn on gradient_checkpointing to need {gib(checkpointed)} GB{more}"
+    more = "" if thrifty <= free else ", and lower batch_size or resolution"
+    return f"{said}; turn on gradient_checkpointing to need {gib(thrifty)} GB{more}"
 
 
 def gib(count: int) -> str:

@@ -120,7 +120,7 @@ class HostBackbone:
             layer, heads = layer_of(extra), extra["n_heads"]
             query = map_query(query, heads)
             target = maps_of(query, map_keys(key, heads))  # A_t; the output uses the same softmax
-            if layer not in maps:  # a checkpointed block comes by again in the backward pass
+            if layer not in maps:  # a block computed again comes by twice
                 with torch.no_grad():
                     reference = maps_of(query, self.reference_keys[layer])  # A_r, the same q
                 maps[layer] = reference, target

@@ -17,6 +17,7 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor, nn
 
 from ...sefi_core.errors import SettingsError
+from .recompute import recomputing
 
 EVERYTHING = 1e20  # bytes: makes the host unload all other models
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -40,9 +41,13 @@ def compute_dtype(model: ModelPatcher, choice: str) -> torch.dtype:
 
 @contextmanager
 def trainable(
-    model: ModelPatcher, encoder: ModelPatcher, dtype: torch.dtype
+    model: ModelPatcher, encoder: ModelPatcher, dtype: torch.dtype, again: bool = False
 ) -> Iterator[tuple[ModelPatcher, Callable[[], None]]]:
     """Loads both models fully and makes them differentiable in their inputs.
+
+    Arguments:
+        again: Whether the UNet's blocks are computed again in the backward pass rather than kept;
+            SDXL's are in any case.
 
     Yields:
         The loaded model, and a function that does it again, after something else (a preview) may
@@ -60,7 +65,7 @@ def trainable(
     try:
         if was_training is not None:
             mm.in_training = True
-        with torch.inference_mode(False), torch.enable_grad():
+        with torch.inference_mode(False), torch.enable_grad(), recomputing(model.model, again):
             load()
             yield loaded, load
     finally:

@@ -20,11 +20,11 @@ from ...sefi_core.memory import (
     SLACK,
     Block,
     activation_bytes,
-    checkpointed_bytes,
     convolution,
     head,
     loss_bytes,
     memory_sentence,
+    recomputed_bytes,
     residual,
     spatial_transformer,
     text_bytes,
@@ -37,22 +37,22 @@ GENERATOR_COPIES = 3  # gradients and Adam's two moments
 
 
 def what_memory_needs(
-    backbone: HostBackbone, encoder: HostTextEncoder, learner: Learner, side: Side, checkpoint: bool
+    backbone: HostBackbone, encoder: HostTextEncoder, learner: Learner, side: Side
 ) -> str:
     """Returns the sentence for the artist; `side` is the latents' (h, w)."""
-    needed = memory_needed(backbone, encoder, learner, side, checkpoint)
-    thrifty = None if checkpoint else memory_needed(backbone, encoder, learner, side, True)
+    needed = memory_needed(backbone, encoder, learner, side, encoder.again)
+    thrifty = None if encoder.again else memory_needed(backbone, encoder, learner, side, True)
     return memory_sentence(needed, thrifty, int(mm.get_free_memory(learner.device)))
 
 
 def memory_needed(
-    backbone: HostBackbone, encoder: HostTextEncoder, learner: Learner, side: Side, checkpoint: bool
+    backbone: HostBackbone, encoder: HostTextEncoder, learner: Learner, side: Side, again: bool
 ) -> int:
     """Returns the bytes that the steps take beside the loaded models, about."""
     config, unet = learner.config, backbone.model.model.diffusion_model
     noted = set(backbone.layers) if config.attention_loss != "off" else set()
     parts = list(unet_parts(unet, side, len(encoder.columns("off")), noted))
-    count = checkpointed_bytes if checkpoint else activation_bytes
+    count = recomputed_bytes if again else activation_bytes
     kept = count(parts, config.batch_size, backbone.dtype.itemsize)
     kept += loss_bytes(
         [key.shape[1] for layer, key in backbone.reference_keys.items() if layer in noted],
@@ -60,28 +60,29 @@ def memory_needed(
         config.batch_size,
     )
     for model in encoder.encoders.values():
-        kept += text_of(model.transformer.text_model, 2 * min(config.batch_size, config.stages))
+        prompts = 2 * min(config.batch_size, config.stages)
+        kept += text_of(model.transformer.text_model, prompts, again)
     learned = sum(parameter.nbytes for parameter in learner.generators.parameters())
-    if not checkpoint:
+    if not again:
         kept += cast_bytes(unet, backbone.dtype)
     return int(SLACK * kept) + GENERATOR_COPIES * learned
 
 
 def cast_bytes(module: nn.Module, dtype: torch.dtype) -> int:
     """Returns what weights of another dtype take: the host casts them for each operation, and
-    autograd keeps the casts, but for those in checkpointed blocks.
+    autograd keeps the casts, but for those in blocks that it computes again.
     """
     return sum(w.numel() for w in module.parameters() if w.dtype != dtype) * dtype.itemsize
 
 
-def text_of(model: nn.Module, prompts: int) -> int:
+def text_of(model: nn.Module, prompts: int, again: bool) -> int:
     """Returns what a text model keeps for prompts that go through it as one batch."""
     layers = model.encoder.layers
     first = layers[0].mlp.fc1
+    shape = first.in_features, first.out_features, layers[0].self_attn.heads, len(layers)
     positions = len(model.embeddings.position_embedding.weight)
-    heads = layers[0].self_attn.heads
-    kept = text_bytes(first.in_features, first.out_features, heads, len(layers), prompts, positions)
-    return kept + cast_bytes(layers, torch.float32)
+    kept = text_bytes(*shape, prompts, positions, again)
+    return kept if again else kept + cast_bytes(layers, torch.float32)
 
 
 def unet_parts(unet: UNetModel, side: Side, prompt: int, noted: set[tuple]) -> Iterator[Block]:

@@ -28,7 +28,6 @@ class Loaded:
     Attributes:
         numbers: The dtype to compute in.
         load: Puts the models back in place after a preview.
-        checkpointed: Whether the UNet's blocks are run again in the backward pass.
     """
 
     model: ModelPatcher
@@ -36,7 +35,6 @@ class Loaded:
     vae: VAE
     numbers: torch.dtype
     load: Callable[[], None]
-    checkpointed: bool = False
 
 
 @dataclass(frozen=True)
@@ -68,8 +66,7 @@ class Run:
             self.encoder.pooled,
         )
         side = tuple(self.pool.latents.shape[-2:])
-        needs = what_memory_needs(backbone, self.encoder, learner, side, self.host.checkpointed)
-        say(needs, self.node_id)
+        say(what_memory_needs(backbone, self.encoder, learner, side), self.node_id)
         progress = Progress(steps, learner.step, self.node_id)
         try:
             for report in train(backbone, self.encoder, self.pool, learner):

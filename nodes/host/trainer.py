@@ -18,12 +18,12 @@ from ...sefi_core.prompts import TRAINING_TEMPLATE
 from ...sefi_core.recipe import DEFAULT_LEARNING_RATE, PRESETS, TrainingConfig
 from . import folders
 from .borrowing import compute_dtype, trainable
-from .checkpointing import checkpointing
 from .families import own_side, require_match
 from .fingerprint import hash_of_tensors
-from .noise_levels import prediction_type
+from .noise_levels import behaviour, prediction_type
 from .pictures import as_image, encode_pool, square_pictures, stored_samples
 from .progress import say
+from .recompute import recomputes
 from .run import Loaded, Run
 from .run_files import NO_SAMPLES, RunFiles, identity_of
 from .text import HostTextEncoder
@@ -79,16 +79,14 @@ def train_identity(
     folders.require_plain("name", name)
     numbers = compute_dtype(model, dtype)
 
-    with (
-        trainable(model, clip.patcher, numbers) as (loaded, load),
-        checkpointing(loaded.model.diffusion_model, gradient_checkpointing),
-    ):
-        host = Loaded(loaded, clip, vae, numbers, load, gradient_checkpointing)
+    again = recomputes(model.model, gradient_checkpointing)
+    with trainable(model, clip.patcher, numbers, again) as (loaded, load):
+        host = Loaded(loaded, clip, vae, numbers, load)
         shaped_by = what_shapes(host, config, class_word, subject, subject_mask)
         files = RunFiles(name, shaped_by, {"steps": steps, "preview_every": preview_every})
         outcome = files.load_finished()
         if outcome is None:
-            encoder = HostTextEncoder(clip, class_word)
+            encoder = HostTextEncoder(clip, class_word, again)
             if max(map(len, encoder.prompt.word.values())) > 1:
                 say(
                     f'class_word: "{class_word}" is several tokens for this text encoder; '
@@ -130,7 +128,6 @@ def what_shapes(
     """Returns all that shapes each step of a training, by content: text, numbers and hashes."""
     clip_skip = torch.tensor(0 if host.clip.layer_idx is None else host.clip.layer_idx)
     sampling = host.model.get_model_object("model_sampling")
-    levels = {**sampling.state_dict(), "sigma_data": torch.tensor(sampling.sigma_data)}
     return {
         **config.fingerprint(),
         "class_word": class_word,
@@ -144,8 +141,7 @@ def what_shapes(
         ),
         "vae": hash_of_tensors(host.vae.first_stage_model.state_dict().items()),
         "prediction": prediction_type(sampling),
-        "sampling": " ".join(kind.__name__ for kind in type(sampling).__mro__[:-2]),
-        "noise_levels": hash_of_tensors(levels.items()),
+        "noise_levels": hash_of_tensors(behaviour(sampling).items()),
         "arithmetic": ARITHMETIC,
     }
 

@@ -1,11 +1,11 @@
-"""A step's shortcuts change no result: checkpointed blocks, shared stages, shared batches."""
+"""A step's shortcuts change no result: blocks computed again, shared stages, shared batches."""
 
 import pytest
 import seeded
 import torch
 from sefi_pack.nodes.host import run
 from sefi_pack.nodes.host.backbone import HostBackbone
-from sefi_pack.nodes.host.checkpointing import checkpointed_blocks, checkpointing
+from sefi_pack.nodes.host.recompute import blocks_of, recomputing
 from sefi_pack.nodes.host.text import HostTextEncoder
 from sefi_pack.sefi_core.errors import SettingsError
 from sefi_pack.sefi_core.learner import Learner
@@ -55,9 +55,10 @@ def gradients(scene, timesteps):
     return total.detach(), {name: table.grad for name, table in pairs.items()}
 
 
-def test_checkpointed_blocks_give_the_same_gradients_bit_for_bit(scene):
-    unet = scene[0].model.model.diffusion_model
-    blocks = checkpointed_blocks(unet)
+def test_blocks_computed_again_give_the_same_gradients_bit_for_bit(scene):
+    base = scene[0].model.model
+    unet = base.diffusion_model
+    blocks = blocks_of(unet)
     firsts = [
         next(m for m in block.modules() if isinstance(m, nn.GroupNorm | nn.LayerNorm))
         for block in blocks
@@ -67,7 +68,7 @@ def test_checkpointed_blocks_give_the_same_gradients_bit_for_bit(scene):
     with torch.inference_mode(False), torch.enable_grad():
         plain, expected = gradients(scene, torch.tensor([500]))
         once = len(runs)
-        with checkpointing(unet, True):
+        with recomputing(base, True):
             total, found = gradients(scene, torch.tensor([500]))
     for handle in handles:
         handle.remove()
@@ -78,12 +79,13 @@ def test_checkpointed_blocks_give_the_same_gradients_bit_for_bit(scene):
     assert not any("forward" in vars(block) for block in blocks)
 
 
-def test_checkpointed_blocks_are_plain_again_after_an_error(scene):
-    unet = scene[0].model.model.diffusion_model
-    with pytest.raises(RuntimeError, match="boom"), checkpointing(unet, True):
-        assert all("forward" in vars(block) for block in checkpointed_blocks(unet))
+def test_blocks_are_plain_again_after_an_error(scene):
+    base = scene[0].model.model
+    unet = base.diffusion_model
+    with pytest.raises(RuntimeError, match="boom"), recomputing(base, True):
+        assert all("forward" in vars(block) for block in blocks_of(unet))
         raise RuntimeError("boom")
-    assert not any("forward" in vars(block) for block in checkpointed_blocks(unet))
+    assert not any("forward" in vars(block) for block in blocks_of(unet))
 
 
 def test_samples_of_one_stage_share_their_encodings(scene):

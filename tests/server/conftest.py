@@ -22,7 +22,7 @@ def server(tmp_path_factory):
     link(seeded, folder / "models/checkpoints" / CHECKPOINT)
     (folder / "input").mkdir()
     Image.fromarray(skimage.data.astronaut()[:320, 70:390]).save(folder / "input" / PICTURE)
-    with ComfyServer(folder) as server:
+    with ComfyServer(folder, packs=[ROOT / "tests/server/seeded_families"]) as server:
         yield server
 
 
