@@ -1,8 +1,7 @@
 """The host's models while a training borrows them: loaded, frozen, given back as they were.
 
 The executor runs nodes in inference mode, so the weights it loads are inference tensors that
-autograd refuses; inside `trainable` each is swapped for an ordinary tensor on the same storage,
-without a copy.
+autograd refuses; inside `trainable` each is swapped for one that it takes.
 """
 
 __all__ = ["DTYPES", "compute_dtype", "trainable"]
@@ -14,10 +13,10 @@ from contextlib import contextmanager
 import comfy.model_management as mm
 import torch
 from comfy.model_patcher import ModelPatcher
-from torch import Tensor, nn
 
 from ...sefi_core.errors import SettingsError
-from .recompute import recomputing
+from .recompute import recomputes, recomputing
+from .weights import Swap, cast_weights, freeze, thaw
 
 EVERYTHING = 1e20  # bytes: makes the host unload all other models
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -50,24 +49,31 @@ def trainable(
             SDXL's are in any case.
 
     Yields:
-        The loaded model, and a function that does it again, after something else (a preview) may
-        have moved weights.
+        The loaded model, and a function to call before steps are taken, at first and after
+        something else (a preview) may have moved weights.
     """
     loaded = static(model, dtype)
-    swapped: list[tuple[dict, str, Tensor, bool]] = []
+    swapped: list[Swap] = []
     was_training = getattr(mm, "in_training", None)
+    cast = not recomputes(model.model, again)  # blocks computed again keep no casts
 
     def load() -> None:
         mm.load_models_gpu([loaded, encoder], memory_required=EVERYTHING, force_full_load=True)
         for patcher in (loaded, encoder):
             swapped.extend(freeze(patcher.model))
 
+    def load_for_steps() -> None:
+        load()
+        if cast:
+            swapped.extend(cast_weights(loaded.model.diffusion_model, dtype))
+            swapped.extend(cast_weights(encoder.model, torch.float32))
+
     try:
         if was_training is not None:
             mm.in_training = True
         with torch.inference_mode(False), torch.enable_grad(), recomputing(model.model, again):
             load()
-            yield loaded, load
+            yield loaded, load_for_steps
     finally:
         if was_training is not None:
             mm.in_training = was_training
@@ -96,62 +102,3 @@ def forget(clone: ModelPatcher) -> None:
         if mm.current_loaded_models[i].model is clone:
             mm.current_loaded_models.pop(i).model_finalizer.detach()
             clone.detach()
-
-
-def freeze(module: nn.Module) -> list[tuple[dict, str, Tensor, bool]]:
-    """Makes every weight ordinary and gradient-free; returns (slot, name, former tensor, former
-    flag) of each change.
-    """
-    changed = []
-    for part in module.modules():
-        for slots in (part._parameters, part._buffers):
-            for name, tensor in slots.items():
-                if tensor is None:
-                    continue
-                if is_tainted(tensor):
-                    changed.append((slots, name, tensor, tensor.requires_grad))
-                    plain = alias(tensor)
-                    slots[name] = (
-                        nn.Parameter(plain, requires_grad=False)
-                        if slots is part._parameters
-                        else plain
-                    )
-                elif tensor.requires_grad:
-                    changed.append((slots, name, tensor, True))
-                    tensor.requires_grad_(False)
-    return changed
-
-
-def thaw(changed: list[tuple[dict, str, Tensor, bool]]) -> None:
-    """Undoes `freeze`, in reverse; a weight that the host has moved since keeps its new place."""
-    for slots, name, former, flag in reversed(changed):
-        now = slots[name]
-        if now is former:
-            now.requires_grad_(flag)
-        elif now.device == former.device and now.data_ptr() == former.data_ptr():
-            slots[name] = former
-    changed.clear()
-
-
-def is_tainted(tensor: Tensor) -> bool:
-    """Whether autograd refuses the tensor; one moved out of inference mode may only fail at its
-    version counter.
-    """
-    if tensor.is_inference():
-        return True
-    try:
-        return tensor._version < 0
-    except RuntimeError:
-        return True
-
-
-def alias(tensor: Tensor) -> Tensor:
-    """Returns an ordinary tensor on the same storage; a copy where the tensor type has no plain
-    storage.
-    """
-    if type(tensor) not in (Tensor, nn.Parameter):
-        return tensor.clone()
-    empty = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
-    return empty.set_(
-        tensor.untyped_storage(), tensor.storage_offset(), tensor.size(), tensor.stride()
-    )

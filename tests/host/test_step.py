@@ -3,7 +3,7 @@
 import pytest
 import seeded
 import torch
-from sefi_pack.nodes.host import run
+from sefi_pack.nodes.host import borrowing, run
 from sefi_pack.nodes.host.backbone import HostBackbone
 from sefi_pack.nodes.host.recompute import blocks_of, recomputing
 from sefi_pack.nodes.host.text import HostTextEncoder
@@ -204,3 +204,31 @@ def test_a_training_that_gains_nothing_stops_and_resumes_to_the_same_stop(tiny):
         again = trained(tiny, resumed)
     assert again.step == 9 and again.probed == whole.probed
     assert torch.equal(again.pairs()["clip_l"], whole.pairs()["clip_l"])
+
+
+def test_weights_of_another_dtype_are_cast_once_and_given_back(ask, output, monkeypatch):
+    """A model in fp16 that computes in bf16, and a text encoder in fp16, which computes in fp32."""
+    model, clip = seeded.tiny_model(dtype=torch.float16), seeded.tiny_clip()
+    model.model.diffusion_model.half()
+    clip.cond_stage_model.half()
+    unet, text = model.model.diffusion_model, clip.cond_stage_model.clip_l.transformer.text_model
+    weights = {id(weight) for part in (unet, text) for weight in part.parameters()}
+    seen = []
+    real = HostBackbone.run
+
+    def note(self, *inputs):
+        layers = (unet.out[2], text.encoder.layers[0].mlp.fc1, text.embeddings.token_embedding)
+        seen.append([layer.weight.dtype for layer in layers])
+        return real(self, *inputs)
+
+    def train():
+        identity = ask(model=model, clip=clip, steps=4, dtype="bf16", preview_every=2)[0]
+        next((output / "finished").iterdir()).unlink()
+        assert {id(w) for part in (unet, text) for w in part.parameters()} == weights
+        return identity.pairs["clip_l"]
+
+    monkeypatch.setattr(HostBackbone, "run", note)
+    cast = train()
+    assert all(dtypes == [torch.bfloat16, torch.float32, torch.float16] for dtypes in seen)
+    monkeypatch.setattr(borrowing, "cast_weights", lambda *_: [])
+    assert torch.equal(train(), cast)
