@@ -160,9 +160,9 @@ def plain_conditions(
     SDXL: the pooled vector with the picture's size, no crop, and the same size as target ("y").
     Inpainting: a mask of ones and a blank picture ("c_concat"). unCLIP: zeros ("y").
     """
-    height, width = (8 * side for side in latent.shape[-2:])
+    size = {"height": 8 * latent.shape[-2], "width": 8 * latent.shape[-1]}
     made = model.model.extra_conds(
-        noise=latent, device=latent.device, pooled_output=pooled, width=width, height=height
+        noise=latent, latent_image=latent, device=latent.device, pooled_output=pooled, **size
     )
     return {name: condition.cond.to(latent.device) for name, condition in made.items()}
 

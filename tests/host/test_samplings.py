@@ -155,23 +155,26 @@ def test_training_at_a_noise_level_is_inference_at_it(patched):
 
 @pytest.mark.parametrize("name", PATCHES)
 def test_a_patched_model_trains_and_is_another_training(name, model, clip, ask):
-    """The patch is in the training and in what tells finished trainings apart."""
-    own = ask(steps=2)[0]
+    """The patch is in the training and in what tells finished trainings apart, and ends there."""
+    latent = nodes.EmptyLatentImage().generate(64, 64, 1)[0]
+    sampler = "lcm" if name == "lcm" else "euler"
+    person, nothing = encode(clip, "a photo of person"), encode(clip, "")
+
+    def sample(model, positive):
+        return nodes.KSampler().sample(
+            model, 1, 4, 2.0, sampler, "sgm_uniform", positive, nothing, latent, 1.0
+        )[0]["samples"]
+
+    before, own = sample(model, person), ask(steps=2)[0]
     patched = PATCHES[name](model)
     identity, losses, _ = ask(steps=2, model=patched)
     assert torch.tensor(losses["loss"]).isfinite().all()
     same = torch.equal(identity.pairs["clip_l"], own.pairs["clip_l"])
     assert same == (name == "eps")
-    assert model.model.model_sampling is sampling_of(model)  # given back
-    learned, conditioning = apply_identity(patched, clip, identity, "a photo of V*")
-    latent = nodes.EmptyLatentImage().generate(64, 64, 1)[0]
-    sampler = "lcm" if name == "lcm" else "euler"
-    sample = nodes.KSampler().sample
-    with_identity, plain = (
-        sample(m, 1, 4, 2.0, sampler, "sgm_uniform", c, encode(clip, ""), latent, 1.0)[0]["samples"]
-        for m, c in ((learned, conditioning), (patched, encode(clip, "a photo of person")))
-    )
-    assert with_identity.isfinite().all() and not torch.equal(with_identity, plain)
+    with_identity = sample(*apply_identity(patched, clip, identity, "a photo of V*"))
+    assert with_identity.isfinite().all()
+    assert not torch.equal(with_identity, sample(patched, person))
+    assert torch.equal(sample(model, person), before)
 
 
 @pytest.mark.parametrize("family", seeded.FAMILIES, indirect=True)
