@@ -1,9 +1,9 @@
 """Memory of the backward pass: what is not kept for it but computed again in it.
 
-SDXL at 1024 pixels, one sample, in bf16: the blocks' inner activations take about 8.5 GB, and of a
+SDXL at 1024 pixels, one sample, in bf16: the blocks' inner activations take about 5 GB, and of a
 checkpoint in fp16 each of its weights, cast to bf16, is kept beside them, 5 GB. The blocks' inputs
-take 0.4 GB. CLIP-G computes in float32: its weights, cast, take 2.7 GB. Computing all that a
-second time costs about a third of a step, and changes no bit of the result.
+and one block take 0.6 GB. CLIP-G computes in float32: its weights, cast, take 2.7 GB. Computing
+all that a second time costs about a third of a step, and changes no bit of the result.
 
 A block is one that keeps many tensors between its input and its output: a residual block, and a
 spatial transformer, or each of its transformers where it stacks several, so that one at a time is
