@@ -40,7 +40,7 @@ INSTALL = ".venv/bin/pip install diffusers transformers 'torch==2.13.0'"
 
 
 class Missing(Exception):
-    """A peer that is not installed; the message says how to install it."""
+    """A peer that cannot be timed; the message says why, and what to install if that helps."""
 
 
 def floor(scene: Scene, steps: int) -> list[float]:
@@ -62,6 +62,8 @@ def backbone_context(scene: Scene) -> Tensor:
 
 
 def literal(scene: Scene, steps: int) -> list[float]:
+    if scene.size.is_sdxl:
+        raise Missing("the paper's mean over all layers needs layers with the same heads")
     encode_picture = make_encoder(scene.size)
     with scene.training() as ready:
         encoder, learner, backbone = ready.encoder, ready.learner, ready.backbone
@@ -151,6 +153,8 @@ def train_lora(scene: Scene, steps: int) -> list[float]:
 
 
 def diffusers_inversion(scene: Scene, steps: int) -> list[float]:
+    if scene.size.is_sdxl:
+        raise Missing("diffusers' Textual Inversion of SDXL is another script")
     step = diffusers_step(scene.size.channels, scene.size.context, scene.size.side, scene.batch)
     return clocked(step, steps)
 
