@@ -153,7 +153,7 @@ def attention_maps(
             prediction = predict_pairs(
                 backbone, encoder, dict(one.pairs), one.edges,
                 latent.expand(len(timesteps), -1, -1, -1), noise, timesteps,
-                with_maps=True,
+                encoder.columns("all tokens"),
             )  # fmt: skip
             for which, name in ((0, "before: the class word"), (1, f"after: {label}")):
                 layers = [

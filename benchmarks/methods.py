@@ -155,7 +155,7 @@ def learn_tokens(world: World, methods: list[Method], subject: Subject) -> dict[
         learner = make_learner(longest, encoder, model)
         pool = world.pool(model, subject, longest.config)
         with torch.no_grad():
-            reference = encoder.reference()
+            reference = encoder.reference(longest.config.batch_size)
         backbone = HostBackbone(model, reference, pool.latents[:1], torch.float32)
         for report in train(backbone, encoder, pool, learner):
             for method in methods:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from .backbone import Prediction
+from .devices import sent
 from .maps import MAP_SIDE, resize_maps
 
 # Eq. 4 is a sum over [8, 77, 32, 32]. As count * mean, lambda = 0.003 keeps its meaning for every
@@ -53,7 +54,7 @@ def attention_loss(prediction: Prediction, columns: Tensor) -> Tensor:
         compared = [mean_of_layers(layers)]
     else:
         compared = [resize_maps(difference, *side) for side, difference in layers]
-    counted = columns.view(-1, 1, 1)
+    counted = sent(columns, compared[0].device).view(-1, 1, 1)
     losses = [REFERENCE_COUNT * (difference.square() * counted).mean() for difference in compared]
     return torch.stack(losses).mean()
 

@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 
 from .backbone import Backbone, Prediction, TextEncoder
+from .devices import sent
 from .errors import SettingsError
 from .learner import Learner
 from .losses import LossTerms
 from .stages import stage_of
-from .training import LatentPool, StepReport, checked, draw, drawn_tokens, loss_terms, sent
+from .training import LatentPool, StepReport, checked, draw, drawn_tokens, loss_terms
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +48,6 @@ def train_together(backbone: Backbone, subjects: list[Subject]) -> Iterator[list
             "many behind them; train these one by one."
         )
     columns = [s.encoder.columns(s.learner.config.attention_loss) for s in subjects]
-    columns = [c.to(one.device) for c, one in zip(columns, learners, strict=True)]
     while learners[0].step < learners[0].config.steps:
         drawn = [learner.rng.get_state() for learner in learners]
         try:
@@ -86,11 +86,11 @@ def losses_together(
         sent(timesteps, latents.device),
         keys,
         values,
-        with_maps=any(config.attention_loss != "off" for config in configs),
+        with_maps=any(bool(one.any()) for one in columns),
     )
     parts = prediction.split([config.batch_size for config in configs])
     return [
-        loss_terms(without_maps(part) if config.attention_loss == "off" else part, config, c, d[1])
+        loss_terms(part if c.any() else without_maps(part), config, c, d[1])
         for part, config, c, d in zip(parts, configs, columns, draws, strict=True)
     ]
 

@@ -15,7 +15,6 @@ __all__ = [
     "loss_terms",
     "predict_pairs",
     "probe_loss",
-    "sent",
     "train",
 ]
 
@@ -26,6 +25,7 @@ import torch
 from torch import Tensor
 
 from .backbone import Backbone, Prediction, TextEncoder
+from .devices import sent
 from .learner import Learner
 from .losses import LossTerms, attention_loss, denoising_loss
 from .probe import LatentPool, Probe, has_settled, make_probe
@@ -51,7 +51,8 @@ def train(
     Raises:
         TrainingError: A loss left the finite numbers.
     """
-    columns = encoder.columns(learner.config.attention_loss).to(learner.device)
+    # They stay on the CPU, where whether there is any is known without waiting for the device.
+    columns = encoder.columns(learner.config.attention_loss)
     probe = make_probe(pool, learner.config)
     while learner.step < learner.config.steps and not settled(backbone, encoder, learner, probe):
         drawn = learner.rng.get_state()
@@ -94,7 +95,7 @@ def probe_loss(backbone: Backbone, encoder: TextEncoder, learner: Learner, probe
             probe.latents[part],
             probe.noise[part],
             timesteps,
-            with_maps=False,
+            columns=torch.zeros(1),
         )
         losses.append(denoising_loss(prediction) * len(timesteps))
     return torch.stack(losses).sum() / len(probe.timesteps)
@@ -117,9 +118,8 @@ def losses_of_step(
     """Draws one batch and returns its losses, differentiable in the learner's generators."""
     config = learner.config
     latents, masks, noise, timesteps = draw(backbone, pool, learner)
-    with_maps = config.attention_loss != "off"
     prediction = predict_pairs(
-        backbone, encoder, learner(), learner.edges, latents, noise, timesteps, with_maps
+        backbone, encoder, learner(), learner.edges, latents, noise, timesteps, columns
     )
     return loss_terms(prediction, config, columns, masks)
 
@@ -149,9 +149,11 @@ def predict_pairs(
     latents: Tensor,
     noise: Tensor,
     timesteps: Tensor,
-    with_maps: bool,
+    columns: Tensor,
 ) -> Prediction:
-    """Denoises with the pair of each sample's stage; timesteps are on the CPU, noise may be."""
+    """Denoises with the pair of each sample's stage; timesteps and columns are on the CPU, noise
+    may be.
+    """
     device = latents.device
     tokens, place = drawn_tokens(pairs, stage_of(timesteps, edges))
     # Eq. 5's two encodings in one batch; the encoder may live on another device.
@@ -163,27 +165,25 @@ def predict_pairs(
         sent(timesteps, device),
         keys.index_select(0, place),
         values.index_select(0, place),
-        with_maps,
+        with_maps=bool(columns.any()),
     )
 
 
 def drawn_tokens(pairs: dict[str, Tensor], stages: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-    """Returns tokens (2 n, T, E), K before V, of the n unlike stages among `stages` (B,), and each
-    sample's place (B,) among them.
+    """Returns the tokens (2 n, T, E) to encode, K before V, and each sample's place (B,) among the
+    n of K: its own, or, where there are more samples than stages, its stage's.
+
+    Arguments:
+        stages: Of the samples, (B,), on the CPU.
     """
-    drawn, place = stages.unique(return_inverse=True)
+    count = len(next(iter(pairs.values())))
+    every = len(stages) > count
+    drawn, place = (torch.arange(count), stages) if every else (stages, torch.arange(len(stages)))
     tokens = {
         name: table.index_select(0, sent(drawn, table.device)).transpose(0, 1).flatten(0, 1)
         for name, table in pairs.items()
     }
     return tokens, place
-
-
-def sent(tensor: Tensor, device: torch.device) -> Tensor:
-    """Returns a tensor on a device, which nobody waits for: CUDA lets go of pinned memory alone."""
-    if device.type == "cuda" and tensor.device.type == "cpu":
-        return tensor.pin_memory().to(device, non_blocking=True)
-    return tensor.to(device)
 
 
 def loss_terms(

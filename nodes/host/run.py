@@ -57,7 +57,8 @@ class Run:
         learner, samples = self.learner, self.samples
         steps = learner.config.steps
         with torch.no_grad():
-            reference = self.encoder.reference().to(learner.device)
+            together = min(learner.config.batch_size, learner.config.stages)
+            reference = self.encoder.reference(together).to(learner.device)
         backbone = HostBackbone(
             self.host.model,
             reference,

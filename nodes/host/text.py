@@ -146,11 +146,11 @@ class HostTextEncoder:
             )
         return torch.cat(contexts, dim=-1) if len(contexts) > 1 else contexts[0]
 
-    def reference(self) -> Tensor:
-        """Returns the reference prompt's context (1, L, C), computed in a batch of two as a step's
-        are.
+    def reference(self, batch: int = 1) -> Tensor:
+        """Returns the reference prompt's context (1, L, C), computed in a batch as large as a
+        step's.
         """
-        tokens = {name: token.expand(2, 1, -1) for name, token in self.class_tokens.items()}
+        tokens = {name: token.expand(2 * batch, 1, -1) for name, token in self.class_tokens.items()}
         return self.encode(tokens)[:1]
 
     def slots(self, name: str) -> list[int]:

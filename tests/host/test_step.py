@@ -31,7 +31,7 @@ def scene(request):
         model, encoder = family.model(), HostTextEncoder(family.clip(), "person")
         model.model.requires_grad_(False)
         generator = torch.Generator().manual_seed(0)
-        latents, noise = torch.randn(2, 3, 4, 8, 8, generator=generator)
+        latents, noise = torch.randn(2, 7, 4, 8, 8, generator=generator)
         backbone = HostBackbone(
             model, encoder.reference(), latents[:1], torch.float32, encoder.pooled
         )
@@ -48,7 +48,7 @@ def gradients(scene, timesteps):
     pairs = {name: table.clone().requires_grad_() for name, table in pairs.items()}
     batch = len(timesteps)
     prediction = predict_pairs(
-        backbone, encoder, pairs, EDGES, latents[:batch], noise[:batch], timesteps, True
+        backbone, encoder, pairs, EDGES, latents[:batch], noise[:batch], timesteps, torch.ones(77)
     )
     total = loss_terms(prediction, PRESETS["default"], torch.ones(77), None).total
     total.backward()
@@ -89,22 +89,26 @@ def test_blocks_are_plain_again_after_an_error(scene):
 
 
 def test_samples_of_one_stage_share_their_encodings(scene):
-    """Three samples of two stages: two pairs are encoded, and all is as one by one."""
+    """Seven samples of five stages: five pairs are encoded, and all is as one by one."""
     backbone, encoder, pairs, latents, noise = scene
-    timesteps = torch.tensor([850, 100, 990])
-    tokens, place = drawn_tokens(pairs, torch.tensor([0, 4, 0]))
-    assert place.tolist() == [0, 1, 0]
+    timesteps = torch.tensor([850, 100, 990, 500, 300, 700, 20])
+    stages = torch.tensor([0, 4, 0, 2, 3, 1, 4])
+    tokens, place = drawn_tokens(pairs, stages)
+    assert torch.equal(place, stages)
+    few, own = drawn_tokens(pairs, stages[:3])
+    assert own.tolist() == [0, 1, 2]
     for name, table in pairs.items():
-        assert torch.equal(tokens[name], torch.cat([table[[0, 4], 0], table[[0, 4], 1]]))
+        assert torch.equal(tokens[name], torch.cat([table[:, 0], table[:, 1]]))
+        assert torch.equal(few[name], torch.cat([table[[0, 4, 0], 0], table[[0, 4, 0], 1]]))
     with torch.inference_mode(False), torch.enable_grad():
         total, together = gradients(scene, timesteps)
         alone = [
             gradients((backbone, encoder, pairs, latents[i:], noise[i:]), timesteps[i : i + 1])
-            for i in range(3)
+            for i in range(7)
         ]
-    torch.testing.assert_close(total, sum(one[0] for one in alone) / 3, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(total, sum(one[0] for one in alone) / 7, rtol=1e-4, atol=1e-6)
     for name, gradient in together.items():
-        mean = sum(one[1][name] for one in alone) / 3
+        mean = sum(one[1][name] for one in alone) / 7
         torch.testing.assert_close(gradient, mean, rtol=1e-3, atol=1e-5 * mean.abs().max().item())
 
 

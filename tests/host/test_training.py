@@ -243,7 +243,7 @@ def test_the_training_lowers_the_loss_on_a_fixed_probe(model, clip, vae, picture
 
         def probe(pairs):
             prediction = predict_pairs(
-                backbone, encoder, pairs, identity.edges, latents, noise, timesteps, with_maps=False
+                backbone, encoder, pairs, identity.edges, latents, noise, timesteps, torch.zeros(77)
             )
             return loss_terms(prediction, PRESETS["default"], torch.zeros(77), None).denoising
 
@@ -285,7 +285,7 @@ class Tiny:
         columns = self.encoder.columns(scope).double()
         prediction = predict_pairs(
             self.backbone, self.encoder, self.by_encoder(pairs), (1000, 800, 600, 400, 200, 0),
-            self.latents, self.noise, torch.tensor([timestep]), bool(columns.any()),
+            self.latents, self.noise, torch.tensor([timestep]), columns,
         )  # fmt: skip
         if references is not None:
             maps = [(r, target) for r, (_, target) in zip(references, prediction.maps, strict=True)]
