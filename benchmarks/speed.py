@@ -70,10 +70,10 @@ def unet_calls(scene: Scene, applied: bool) -> int:
     unet = scene.model.model.diffusion_model
     handle = unet.register_forward_pre_hook(lambda *_: calls.append(1))
     try:
-        sampling(scene, 0, applied)
+        sampling(scene, 1, applied)
     finally:
         handle.remove()
-    return len(calls)
+    return len(calls) - 1  # one warms up
 
 
 def peak_memory(scene: Scene) -> dict:
