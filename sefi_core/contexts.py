@@ -10,7 +10,7 @@ __all__ = ["StagedContext", "put_tokens", "stage_contexts"]
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -23,8 +23,8 @@ class StagedContext:
     """Key and value contexts of one prompt.
 
     Attributes:
-        keys, values: Shape (S, L, C).
-        reference: The reference prompt's context, (1, L, C).
+        keys, values: Shape (S, L, C); L is L' or a multiple of it, whole contexts repeated.
+        reference: The reference prompt's context, (1, L', C).
         edges: The S + 1 descending timesteps that bound the stages.
     """
 
@@ -41,10 +41,8 @@ class StagedContext:
         return self.keys.index_select(0, stage), self.values.index_select(0, stage)
 
     def map(self, change: Callable[[Tensor], Tensor]) -> "StagedContext":
-        """Returns it with `change` applied to every tensor."""
-        return StagedContext(
-            change(self.keys), change(self.values), change(self.reference), self.edges
-        )
+        """Returns it with `change` applied to keys and values."""
+        return replace(self, keys=change(self.keys), values=change(self.values))
 
 
 def put_tokens(embeds: Tensor, tokens: Tensor, slots: list[int]) -> Tensor:
@@ -73,8 +71,10 @@ def stage_contexts(
         active: (low, high): the identity acts for low <= t < high.
         acting: Whether it acts through K and through V.
     """
-    encoded, reference = same_length(encoded, reference)
     low, high = active
+    if not any(acting):
+        encoded = reference.expand(*encoded.shape[:2], -1, -1)  # to the bit, whatever the lengths
+    encoded, stand_in = same_length(encoded, reference)
     cuts = sorted({*edges, *(t for t in active if 0 < t < TIMESTEPS)}, reverse=True)
     starts = torch.tensor(cuts[1:])  # the lowest timestep of each new stage
     stages = stage_of(starts, edges)
@@ -82,7 +82,7 @@ def stage_contexts(
     for axis in range(2):
         rows = encoded[stages, axis]  # (S', L, C)
         acts = (starts >= low) & (starts < high) & acting[axis]
-        parts.append(torch.where(acts.to(rows.device).view(-1, 1, 1), rows, reference))
+        parts.append(torch.where(acts.to(rows.device).view(-1, 1, 1), rows, stand_in))
     return StagedContext(*parts, reference, tuple(cuts))
 
 
