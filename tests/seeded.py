@@ -1,5 +1,8 @@
 """Small models with weights from a seed: the host's own classes, so that its own code runs them."""
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import comfy.model_base
 import comfy.model_patcher
 import comfy.sd
@@ -77,18 +80,68 @@ def seed_weights(module: nn.Module, seed: int) -> nn.Module:
     return module
 
 
+def tiny_unet(
+    config_class: type,
+    base_class: type = comfy.model_base.BaseModel,
+    kind: comfy.model_base.ModelType = comfy.model_base.ModelType.EPS,
+    seed: int = 0,
+    **unet,
+) -> comfy.model_patcher.ModelPatcher:
+    """Returns a small UNet of the host's classes for a family; `unet` goes beyond TINY_UNET."""
+    config = config_class({**TINY_UNET, **unet})
+    config.unet_config.update({"dtype": torch.float32, **unet})
+    base = base_class(config, model_type=kind, device="cpu")
+    if config.inpaint_model():
+        base.set_inpaint()
+    cpu = torch.device("cpu")
+    return comfy.model_patcher.ModelPatcher(
+        seed_weights(base, seed), load_device=cpu, offload_device=cpu
+    )
+
+
 def tiny_model(
     v_prediction: bool = False, seed: int = 0, **unet
 ) -> comfy.model_patcher.ModelPatcher:
     """Returns an SD 1.x UNet of 32 channels, 8 heads and a context 64 wide."""
-    config = comfy.supported_models.SD15({**TINY_UNET, **unet})
-    config.unet_config.setdefault("dtype", torch.float32)
-    kind = (
-        comfy.model_base.ModelType.V_PREDICTION if v_prediction else comfy.model_base.ModelType.EPS
+    return tiny_unet(comfy.supported_models.SD15, kind=prediction(v_prediction), seed=seed, **unet)
+
+
+def tiny_sd2(v_prediction: bool = False, seed: int = 0, **unet) -> comfy.model_patcher.ModelPatcher:
+    """Returns an SD 2.x UNet of 32 channels, heads 16 wide and a context 64 wide."""
+    heads = {"num_heads": -1, "num_head_channels": 16, "use_linear_in_transformer": True}
+    return tiny_unet(
+        comfy.supported_models.SD20, kind=prediction(v_prediction), seed=seed, **heads, **unet
     )
-    base = seed_weights(comfy.model_base.BaseModel(config, kind, device="cpu"), seed)
-    cpu = torch.device("cpu")
-    return comfy.model_patcher.ModelPatcher(base, load_device=cpu, offload_device=cpu)
+
+
+def tiny_sdxl(v_prediction: bool = False, seed: int = 0, **unet) -> comfy.model_patcher.ModelPatcher:
+    """Returns an SDXL UNet: three levels of which two attend, with 4 and 8 heads, up to three
+    transformers deep; a context 64 + 96 wide; the pooled vector and the sizes beside it.
+    """
+    layout = {
+        "channel_mult": [1, 2, 4],
+        "transformer_depth": [0, 1, 3],
+        "transformer_depth_output": [0, 0, 1, 1, 3, 3],
+        "transformer_depth_middle": 3,
+        "num_heads": -1,
+        "num_head_channels": 16,
+        "use_linear_in_transformer": True,
+        "context_dim": 160,
+        "num_classes": "sequential",
+        "adm_in_channels": 96 + 6 * 256,
+    }
+    return tiny_unet(
+        comfy.supported_models.SDXL,
+        comfy.model_base.SDXL,
+        kind=prediction(v_prediction),
+        seed=seed,
+        **{**layout, **unet},
+    )
+
+
+def prediction(velocity: bool) -> comfy.model_base.ModelType:
+    kinds = comfy.model_base.ModelType
+    return kinds.V_PREDICTION if velocity else kinds.EPS
 
 
 def tiny_transformer(family: str) -> comfy.model_patcher.ModelPatcher:
@@ -134,3 +187,20 @@ def tiny_clip_lg(seed: int = 1) -> comfy.sd.CLIP:
     clip = comfy.sd.CLIP(target, model_options=options)
     seed_weights(clip.cond_stage_model, seed)
     return clip
+
+
+class Family(NamedTuple):
+    """Factories of one family's small models, and the token widths of its identities."""
+
+    model: Callable[[], comfy.model_patcher.ModelPatcher]
+    clip: Callable[[], comfy.sd.CLIP]
+    vae: Callable[[], comfy.sd.VAE]
+    widths: dict[str, int]
+
+
+FAMILIES = {
+    "SD 1.x": Family(tiny_model, tiny_clip, seeded_vae, {"clip_l": 64}),
+    "SD 2.x": Family(tiny_sd2, tiny_clip_h, seeded_vae, {"clip_h": 64}),
+    "SD 2.x v": Family(lambda: tiny_sd2(True), tiny_clip_h, seeded_vae, {"clip_h": 64}),
+    "SDXL": Family(tiny_sdxl, tiny_clip_lg, seeded_vae, {"clip_l": 64, "clip_g": 96}),
+}
