@@ -1,6 +1,7 @@
 """Small models with weights from a seed: the host's own classes, so that its own code runs them."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import comfy.model_base
@@ -25,7 +26,7 @@ TINY_UNET = {
     "in_channels": 4,
     "out_channels": 4,
     "model_channels": 32,
-    "num_res_blocks": 1,
+    "num_res_blocks": [1, 1],
     "channel_mult": [1, 2],
     "transformer_depth": [1, 1],
     "transformer_depth_output": [1, 1, 1, 1],
@@ -114,12 +115,15 @@ def tiny_sd2(v_prediction: bool = False, seed: int = 0, **unet) -> comfy.model_p
     )
 
 
-def tiny_sdxl(v_prediction: bool = False, seed: int = 0, **unet) -> comfy.model_patcher.ModelPatcher:
+def tiny_sdxl(
+    v_prediction: bool = False, seed: int = 0, **unet
+) -> comfy.model_patcher.ModelPatcher:
     """Returns an SDXL UNet: three levels of which two attend, with 4 and 8 heads, up to three
     transformers deep; a context 64 + 96 wide; the pooled vector and the sizes beside it.
     """
     layout = {
         "channel_mult": [1, 2, 4],
+        "num_res_blocks": [1, 1, 1],
         "transformer_depth": [0, 1, 3],
         "transformer_depth_output": [0, 0, 1, 1, 3, 3],
         "transformer_depth_middle": 3,
@@ -192,7 +196,7 @@ def tiny_clip_lg(seed: int = 1) -> comfy.sd.CLIP:
 class Family(NamedTuple):
     """Factories of one family's small models, and the token widths of its identities."""
 
-    model: Callable[[], comfy.model_patcher.ModelPatcher]
+    model: Callable[..., comfy.model_patcher.ModelPatcher]
     clip: Callable[[], comfy.sd.CLIP]
     vae: Callable[[], comfy.sd.VAE]
     widths: dict[str, int]
@@ -201,6 +205,6 @@ class Family(NamedTuple):
 FAMILIES = {
     "SD 1.x": Family(tiny_model, tiny_clip, seeded_vae, {"clip_l": 64}),
     "SD 2.x": Family(tiny_sd2, tiny_clip_h, seeded_vae, {"clip_h": 64}),
-    "SD 2.x v": Family(lambda: tiny_sd2(True), tiny_clip_h, seeded_vae, {"clip_h": 64}),
+    "SD 2.x v": Family(partial(tiny_sd2, True), tiny_clip_h, seeded_vae, {"clip_h": 64}),
     "SDXL": Family(tiny_sdxl, tiny_clip_lg, seeded_vae, {"clip_l": 64, "clip_g": 96}),
 }

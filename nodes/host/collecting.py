@@ -103,7 +103,7 @@ def require_timesteps(model_sampling: object) -> None:
     if not noisiest > TIMESTEPS / 2 > cleanest:
         kind = type(model_sampling).__bases__[0].__name__
         raise MismatchError(
-            f"model: its sampling, {kind}, runs from timestep {noisiest:.3g} to {cleanest:.3g}, an "
-            f"identity's stages are parts of {TIMESTEPS}; take the node that sets it out, or set "
-            "one of Model Sampling Discrete."
+            f"model: its sampling is {kind}, which counts timesteps from {noisiest:.3g} to "
+            f"{cleanest:.3g} where an identity's stages are parts of {TIMESTEPS}; set Model "
+            "Sampling Discrete in its place."
         )
