@@ -30,7 +30,7 @@ import seeded
 import torch
 from comfy.ldm.modules.attention import SpatialTransformer, optimized_attention
 from comfy.model_patcher import ModelPatcher
-from scene import Scene
+from scene import STEPS, Scene
 from torch import Tensor, nn
 
 import nodes
@@ -330,6 +330,7 @@ def compiled(order: str) -> Graph:
 
 
 def context_windows(scene: Scene, model: ModelPatcher) -> ModelPatcher:
+    """Windows over a batch; this host takes one of as many latents as there are sigmas alone."""
     return windows.ContextWindowsManualNode.execute(
         model, 2, 1, "standard_static", 1, False, "pyramid", 0
     )[0]
@@ -365,7 +366,7 @@ def split_sigmas(scene: Scene) -> Tensor:
     model, positive = scene.prompt()
     model = scene.watched(model)
     guider = custom.CFGGuider.execute(model, positive, scene.plain(), 4.0)[0]
-    high, low = custom.SplitSigmas.execute(scene.schedule(model), 2)
+    high, low = custom.SplitSigmas.execute(scene.schedule(model), 1)
     half = scene.advanced(guider, high)
     return scene.advanced(guider, low, half, custom.DisableNoise.execute()[0])["samples"]
 
@@ -455,7 +456,7 @@ NEIGHBOURS: dict[str, Neighbour] = {
     ),
     "TorchCompileModel (eager backend)": Neighbour((compiled("before"), compiled("after"))),
     "Context Windows (Manual)": on_model(
-        context_windows, silent=True, latent=lambda s: s.latent(batch=4)
+        context_windows, silent=True, latent=lambda s: s.latent(batch=STEPS + 1)
     ),
     "an attn2_replace that adds picture tokens (as IPAdapter does)": on_model(image_prompt),
     "an attn2_patch that appends tokens": on_model(more_tokens),

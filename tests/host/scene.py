@@ -2,7 +2,7 @@
 what reached the UNet.
 """
 
-__all__ = ["NEGATIVE", "Chunk", "Scene"]
+__all__ = ["NEGATIVE", "STEPS", "Chunk", "Scene"]
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,7 +22,7 @@ import nodes
 
 TEXT = "a photo of V* in a garden"
 NEGATIVE = "blurry, low quality"
-STEPS, CFG, SEED = 3, 4.0, 3
+STEPS, CFG, SEED = 2, 4.0, 3
 
 
 @dataclass(frozen=True)
