@@ -4,7 +4,7 @@ from comfy_api.v0_0_2 import io
 
 from ..sefi_core.recipe import ATTENTION_SCOPES, DEFAULT_LEARNING_RATE, PRESETS
 from .host import folders
-from .host.backbone import DTYPES
+from .host.borrowing import DTYPES
 from .host.trainer import train_identity
 from .sockets import CATEGORY, IdentitySocket
 
@@ -22,7 +22,8 @@ class TrainSeFiID(io.ComfyNode):
             ),
             inputs=[
                 io.Model.Input(
-                    "model", tooltip="An SD 1.x or SD 2.x checkpoint, with its LoRAs if you like."
+                    "model",
+                    tooltip="An SD 1.x, SD 2.x or SDXL checkpoint, with its LoRAs if you like.",
                 ),
                 io.Clip.Input("clip", tooltip="The text encoder of the same checkpoint."),
                 io.Vae.Input("vae", tooltip="The VAE of the same checkpoint."),

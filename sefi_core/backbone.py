@@ -51,6 +51,12 @@ class TextEncoder(Protocol):
 class Backbone(Protocol):
     """The diffusion model."""
 
+    def nearest(self, timesteps: Tensor) -> Tensor:
+        """Returns the timesteps (B,) that the model is made for near these: for most models these
+        themselves, for a distilled one every 20th.
+        """
+        ...
+
     def predict(
         self,
         latents: Tensor,

@@ -32,6 +32,7 @@ ARCHITECTURES = {
     ("clip_h", 1024): "stable-diffusion-v2-512",
     ("clip_g", 1280): "stable-diffusion-xl-v1-base",
 }
+ARCHITECTURE_V2_V = "stable-diffusion-v2-768-v"  # the same encoder, but it predicts velocity
 MAX_IDENTITY = 64 << 20  # bytes
 
 
@@ -41,13 +42,15 @@ def save_identity(identity: Identity, path: Path, metadata: dict[str, str] | Non
     tensors |= {name: pairs[:, 1].mean(dim=0) for name, pairs in identity.pairs.items()}
     widths = sorted(identity.widths.items())
     base = ARCHITECTURES.get(widths[0], "custom")
+    texts = {**identity.metadata, **(metadata or {})}
+    if widths[0][0] == "clip_h" and texts.get("modelspec.prediction_type") == "v":
+        base = ARCHITECTURE_V2_V
     digest = hashlib.sha256(b"".join(tensors[name].numpy().tobytes() for name in sorted(tensors)))
     save_tensors(
         tensors,
         path,
         {
-            **identity.metadata,
-            **(metadata or {}),
+            **texts,
             "format": FORMAT,
             "format_version": str(FORMAT_VERSION),
             "sefi.class_word": identity.class_word,

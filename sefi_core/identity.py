@@ -1,6 +1,6 @@
 """An identity: what one training learned, frozen."""
 
-__all__ = ["Identity", "family_name"]
+__all__ = ["Identity", "family_name", "family_of_context"]
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -25,6 +25,15 @@ def family_name(widths: Mapping[str, int]) -> str:
     listed = " + ".join(f"{name} {width}" for name, width in sorted(widths.items()))
     known = FAMILIES.get(tuple(sorted(widths.items())))
     return f"{known} ({listed})" if known else f"a model with {listed}"
+
+
+def family_of_context(width: int) -> str:
+    """Returns an artist's name for a model whose cross-attention reads contexts this wide: the
+    widths of its text encoders together.
+    """
+    fitting = (name for encoders, name in FAMILIES.items() if sum(dict(encoders).values()) == width)
+    known = next(fitting, None)
+    return f"{known} (context {width})" if known else f"a model with context {width}"
 
 
 @dataclass(frozen=True, eq=False)

@@ -68,8 +68,8 @@ def losses_of_step(
     """Draws one batch and returns its losses, differentiable in the learner's generators."""
     config, rng = learner.config, learner.rng
     view = torch.randint(0, len(pool.latents), (config.batch_size,), generator=rng)
-    timesteps = sample_timesteps(
-        rng, config.batch_size, learner.edges, learner.step, config.stratified
+    timesteps = backbone.nearest(
+        sample_timesteps(rng, config.batch_size, learner.edges, learner.step, config.stratified)
     )
     noise = torch.randn(config.batch_size, *pool.latents.shape[1:], generator=rng)
     latents, masks = (x[view.to(x.device)] for x in (pool.latents, pool.masks))

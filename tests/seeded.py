@@ -1,7 +1,7 @@
 """Small models with weights from a seed: the host's own classes, so that its own code runs them."""
 
+import functools
 from collections.abc import Callable
-from functools import partial
 from typing import NamedTuple
 
 import comfy.model_base
@@ -39,8 +39,20 @@ TINY_UNET = {
     "legacy": False,
     "use_temporal_attention": False,
 }
-
-
+SD2_HEADS = {"num_heads": -1, "num_head_channels": 16, "use_linear_in_transformer": True}
+SDXL_LAYOUT = {
+    "channel_mult": [1, 2, 4],
+    "num_res_blocks": [1, 1, 1],
+    "transformer_depth": [0, 1, 3],
+    "transformer_depth_output": [0, 0, 1, 1, 3, 3],
+    "transformer_depth_middle": 3,
+    "num_heads": -1,
+    "num_head_channels": 16,
+    "use_linear_in_transformer": True,
+    "context_dim": 160,
+    "num_classes": "sequential",
+    "adm_in_channels": 96 + 6 * 256,
+}
 TRANSFORMERS = {
     "Flux": {
         "image_model": "flux", "in_channels": 16, "out_channels": 16, "vec_in_dim": 32,
@@ -83,7 +95,7 @@ def seed_weights(module: nn.Module, seed: int) -> nn.Module:
 
 def tiny_unet(
     config_class: type,
-    base_class: type = comfy.model_base.BaseModel,
+    base_class: Callable[..., comfy.model_base.BaseModel] = comfy.model_base.BaseModel,
     kind: comfy.model_base.ModelType = comfy.model_base.ModelType.EPS,
     seed: int = 0,
     **unet,
@@ -92,7 +104,7 @@ def tiny_unet(
     config = config_class({**TINY_UNET, **unet})
     config.unet_config.update({"dtype": torch.float32, **unet})
     base = base_class(config, model_type=kind, device="cpu")
-    if config.inpaint_model():
+    if unet.get("in_channels") == 9:
         base.set_inpaint()
     cpu = torch.device("cpu")
     return comfy.model_patcher.ModelPatcher(
@@ -109,10 +121,8 @@ def tiny_model(
 
 def tiny_sd2(v_prediction: bool = False, seed: int = 0, **unet) -> comfy.model_patcher.ModelPatcher:
     """Returns an SD 2.x UNet of 32 channels, heads 16 wide and a context 64 wide."""
-    heads = {"num_heads": -1, "num_head_channels": 16, "use_linear_in_transformer": True}
-    return tiny_unet(
-        comfy.supported_models.SD20, kind=prediction(v_prediction), seed=seed, **heads, **unet
-    )
+    unet = {**SD2_HEADS, **unet}
+    return tiny_unet(comfy.supported_models.SD20, kind=prediction(v_prediction), seed=seed, **unet)
 
 
 def tiny_sdxl(
@@ -121,25 +131,12 @@ def tiny_sdxl(
     """Returns an SDXL UNet: three levels of which two attend, with 4 and 8 heads, up to three
     transformers deep; a context 64 + 96 wide; the pooled vector and the sizes beside it.
     """
-    layout = {
-        "channel_mult": [1, 2, 4],
-        "num_res_blocks": [1, 1, 1],
-        "transformer_depth": [0, 1, 3],
-        "transformer_depth_output": [0, 0, 1, 1, 3, 3],
-        "transformer_depth_middle": 3,
-        "num_heads": -1,
-        "num_head_channels": 16,
-        "use_linear_in_transformer": True,
-        "context_dim": 160,
-        "num_classes": "sequential",
-        "adm_in_channels": 96 + 6 * 256,
-    }
     return tiny_unet(
         comfy.supported_models.SDXL,
         comfy.model_base.SDXL,
         kind=prediction(v_prediction),
         seed=seed,
-        **{**layout, **unet},
+        **{**SDXL_LAYOUT, **unet},
     )
 
 
@@ -205,6 +202,33 @@ class Family(NamedTuple):
 FAMILIES = {
     "SD 1.x": Family(tiny_model, tiny_clip, seeded_vae, {"clip_l": 64}),
     "SD 2.x": Family(tiny_sd2, tiny_clip_h, seeded_vae, {"clip_h": 64}),
-    "SD 2.x v": Family(partial(tiny_sd2, True), tiny_clip_h, seeded_vae, {"clip_h": 64}),
+    "SD 2.x v": Family(functools.partial(tiny_sd2, True), tiny_clip_h, seeded_vae, {"clip_h": 64}),
     "SDXL": Family(tiny_sdxl, tiny_clip_lg, seeded_vae, {"clip_l": 64, "clip_g": 96}),
+}
+
+
+def tiny_kin(name: str) -> comfy.model_patcher.ModelPatcher:
+    """Returns a model of KIN: a family's UNet that reads a picture beside the prompt."""
+    family, kind = name.rsplit(" ", 1)
+    if kind == "inpainting":
+        return {"SD 1.x": tiny_model, "SD 2.x": tiny_sd2, "SDXL": tiny_sdxl}[family](in_channels=9)
+    if kind == "unCLIP":
+        config = comfy.supported_models.SD21UnclipL
+        unet = {"num_classes": "sequential", "adm_in_channels": 2 * 64, **SD2_HEADS}
+        noise = {**config.noise_aug_config, "timestep_dim": 64}
+        make = functools.partial(comfy.model_base.SD21UNCLIP, noise_aug_config=noise)
+        return tiny_unet(config, make, prediction(True), **unet)
+    kin = "SDXL_instructpix2pix" if family == "SDXL" else "SD15_instructpix2pix"
+    layout = SDXL_LAYOUT if family == "SDXL" else {}
+    classes = getattr(comfy.supported_models, kin), getattr(comfy.model_base, kin)
+    return tiny_unet(*classes, in_channels=8, **layout)
+
+
+KIN = {
+    "SD 1.x inpainting": "SD 1.x",
+    "SD 2.x inpainting": "SD 2.x",
+    "SDXL inpainting": "SDXL",
+    "SD 2.x unCLIP": "SD 2.x",
+    "SD 1.x pix2pix": "SD 1.x",
+    "SDXL pix2pix": "SDXL",
 }

@@ -1,57 +1,26 @@
-"""The host's diffusion model as sefi_core's Backbone."""
+"""The host's diffusion model as sefi_core's Backbone.
 
-__all__ = ["HostBackbone", "compute_dtype", "own_side", "require_trainable"]
+Which cross-attention layers enter the attention loss: those on grids of 32 x 32 or coarser, where
+the paper compares maps, and of the layers that one spatial transformer stacks only the last, whose
+queries have been through all others. SD 1.x and 2.x stack one each, so that is every such layer.
+SDXL stacks ten: at 1024 pixels 60 of its 70 layers are on 32 x 32. A layer's maps are 20 heads x
+1024 x 77 x 4 bytes = 6.3 MB; A_t, A_r, their difference, its resized copy and A_t in the model's
+own dtype are kept for the backward pass, 28 MB a layer and sample. 60 layers would take 1.7 GB;
+six, one a block, take 0.17 GB.
+"""
+
+__all__ = ["HostBackbone"]
 
 from collections.abc import Callable
 
-import comfy.model_management as mm
 import torch
 from comfy.ldm.modules.attention import attention_pytorch
-from comfy.model_base import ModelType
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from ...sefi_core.backbone import Prediction
-from ...sefi_core.errors import MismatchError, SettingsError
 from ...sefi_core.maps import MAP_SIDE, attend, prompt_maps
-from .sampling import require_cross_attention
-
-SD2_CONTEXT = 1024  # the width of SD 2.x's text contexts; its 768-pixel models predict velocity
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-def require_trainable(model: ModelPatcher) -> None:
-    """Raises MismatchError unless the model denoises by text alone, as SD 1.x and 2.x do."""
-    require_cross_attention(model)
-    config = model.model.model_config.unet_config
-    channels = config["in_channels"]
-    if config.get("adm_in_channels") or config.get("out_channels", channels) != channels:
-        raise MismatchError(
-            f"model: the checkpoint is {type(model.model).__name__}, which reads more than text; "
-            "this version trains on ordinary SD 1.x and SD 2.x checkpoints, use one of those."
-        )
-
-
-def own_side(model: ModelPatcher) -> int:
-    """Returns the side in pixels of the pictures that a model was made for."""
-    wide = model.model.model_config.unet_config["context_dim"] == SD2_CONTEXT
-    return 768 if wide and model.model.model_type == ModelType.V_PREDICTION else 512
-
-
-def compute_dtype(model: ModelPatcher, choice: str) -> torch.dtype:
-    """Returns the dtype to compute in.
-
-    "auto" is the model's own, but bf16 in place of fp16 where the device has it: token gradients
-    are too small for fp16 without loss scaling.
-    """
-    if choice in DTYPES:
-        return DTYPES[choice]
-    if choice != "auto":
-        raise SettingsError(f'dtype: "{choice}" is unknown; choose auto, {", ".join(DTYPES)}.')
-    own = model.model.manual_cast_dtype or model.model.get_dtype()
-    if own == torch.float16 and mm.should_use_bf16(model.load_device):
-        return torch.bfloat16
-    return own if own in (torch.float16, torch.bfloat16, torch.float64) else torch.float32
+from .noise_levels import nearest_timesteps, sigmas_at
 
 
 class HostBackbone:
@@ -61,13 +30,20 @@ class HostBackbone:
         model: The model that `trainable` yields.
         reference: The reference prompt's context, (1, L, C); its keys are projected once, here.
         latent: A latent (1, c, h, w) of the training's size.
+        pooled: The reference prompt's pooled vector (1, E'); only SDXL looks at it.
     """
 
     def __init__(
-        self, model: ModelPatcher, reference: Tensor, latent: Tensor, dtype: torch.dtype
+        self,
+        model: ModelPatcher,
+        reference: Tensor,
+        latent: Tensor,
+        dtype: torch.dtype,
+        pooled: Tensor | None = None,
     ) -> None:
         self.model, self.dtype = model, dtype
         self.sampling = model.get_model_object("model_sampling")
+        self.conditions = plain_conditions(model, latent, pooled)
         # By layer (block, number, index): the sides of its picture tokens, and its K_r.
         self.layers: dict[tuple, tuple[int, int]] = {}
         self.reference_keys: dict[tuple, Tensor] = {}
@@ -75,35 +51,46 @@ class HostBackbone:
 
     @torch.no_grad()
     def read_layers(self, reference: Tensor, latent: Tensor) -> None:
-        """Notes every cross-attention layer and its reference key K_r = W_k T(y_r)."""
+        """Notes the cross-attention layers to compare and their reference keys K_r = W_k T(y_r)."""
+        found: dict[tuple, tuple[int, int]] = {}
 
         def note_layer(
             n: Tensor, context: Tensor, value: Tensor, extra: dict
         ) -> tuple[Tensor, Tensor, Tensor]:
-            self.layers[layer_of(extra)] = tuple(extra["activations_shape"][-2:])
+            found[layer_of(extra)] = tuple(extra["activations_shape"][-2:])
             return n, context, value
 
         def note_key(query: Tensor, key: Tensor, value: Tensor, extra: dict) -> Tensor:
             self.reference_keys[layer_of(extra)] = key
             return attention_pytorch(query, key, value, extra["n_heads"])
 
-        timestep = torch.zeros(1, dtype=torch.long, device=latent.device)
-        for options in (
-            lambda: {"patches": {"attn2_patch": [note_layer]}},
-            lambda: {"patches_replace": {"attn2": dict.fromkeys(self.layers, note_key)}},
-        ):
-            self.run(latent, timestep, reference, options())
+        sigma = sigmas_at(self.sampling, torch.zeros(1, dtype=torch.long, device=latent.device))
+        self.run(latent, sigma, reference, {"patches": {"attn2_patch": [note_layer]}})
+        self.layers = compared_layers(found)
+        replace = {"attn2": dict.fromkeys(self.layers, note_key)}
+        self.run(latent, sigma, reference, {"patches_replace": replace})
 
-    def run(self, latents: Tensor, timesteps: Tensor, context: Tensor, options: dict) -> Tensor:
-        """Returns the UNet's output (B, c, h, w), float32, for its inputs at timesteps (B,)."""
+    def run(self, noised: Tensor, sigmas: Tensor, context: Tensor, options: dict) -> Tensor:
+        """Returns the UNet's output (B, c, h, w), float32, for noised latents at sigmas (B,)."""
         options["optimized_attention_override"] = plain_attention
+        beside = {
+            name: condition.to(self.dtype).expand(len(noised), *condition.shape[1:])
+            for name, condition in self.conditions.items()
+        }
+        inputs = self.sampling.calculate_input(sigmas, noised).to(self.dtype)
+        if (concat := beside.pop("c_concat", None)) is not None:
+            inputs = torch.cat([inputs, concat], dim=1)
         out = self.model.model.diffusion_model(
-            latents.to(self.dtype),
-            timesteps.float(),
+            inputs,
+            self.sampling.timestep(sigmas).float(),
             context=context.to(self.dtype),
             transformer_options=options,
+            **beside,
         )
         return out.float() if out.itemsize < 4 else out
+
+    def nearest(self, timesteps: Tensor) -> Tensor:
+        return nearest_timesteps(self.sampling, timesteps)
 
     def predict(
         self,
@@ -133,14 +120,12 @@ class HostBackbone:
             return attend(target, value)
 
         options = {"patches": {"attn2_patch": [take_values]}}
-        noted = [
-            layer for layer, (h, w) in self.layers.items() if with_maps and h * w <= MAP_SIDE**2
-        ]
+        noted = list(self.layers) if with_maps else []
         options["patches_replace"] = {"attn2": dict.fromkeys(noted, attend_and_note)}
 
-        sigma = self.sampling.sigma(timesteps).to(latents)
+        sigma = sigmas_at(self.sampling, timesteps).to(latents)
         noised = self.sampling.noise_scaling(sigma, noise, latents)
-        output = self.run(self.sampling.calculate_input(sigma, noised), timesteps, keys, options)
+        output = self.run(noised, sigma, keys, options)
         return Prediction(
             output,
             self.target(sigma, noised, latents),
@@ -157,6 +142,32 @@ class HostBackbone:
         offset = self.sampling.calculate_denoised(sigma, torch.zeros_like(noised), noised)
         slope = self.sampling.calculate_denoised(sigma, torch.ones_like(noised), noised) - offset
         return (latents - offset) / slope
+
+
+def plain_conditions(
+    model: ModelPatcher, latent: Tensor, pooled: Tensor | None
+) -> dict[str, Tensor]:
+    """Returns what the UNet reads beside timestep and context, (1, ...) each, as the host makes it
+    of a plain prompt.
+
+    SDXL: the pooled vector with the picture's size, no crop, and the same size as target ("y").
+    Inpainting: a mask of ones and a blank picture ("c_concat"). unCLIP: zeros ("y").
+    """
+    height, width = (8 * side for side in latent.shape[-2:])
+    made = model.model.extra_conds(
+        noise=latent, device=latent.device, pooled_output=pooled, width=width, height=height
+    )
+    return {name: condition.cond.to(latent.device) for name, condition in made.items()}
+
+
+def compared_layers(found: dict[tuple, tuple[int, int]]) -> dict[tuple, tuple[int, int]]:
+    """Returns the layers (block, number, index) whose maps are compared, with their sides, of all.
+
+    Where every grid is finer than 32 x 32, the coarsest counts.
+    """
+    finest = max(MAP_SIDE**2, min(height * width for height, width in found.values()))
+    last = {layer[:-1]: layer for layer, (h, w) in found.items() if h * w <= finest}
+    return {layer: found[layer] for layer in last.values()}
 
 
 def layer_of(extra: dict) -> tuple:

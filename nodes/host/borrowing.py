@@ -5,7 +5,7 @@ autograd refuses; inside `trainable` each is swapped for an ordinary tensor on t
 without a copy.
 """
 
-__all__ = ["trainable"]
+__all__ = ["DTYPES", "compute_dtype", "trainable"]
 
 import inspect
 from collections.abc import Callable, Iterator
@@ -16,7 +16,26 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor, nn
 
+from ...sefi_core.errors import SettingsError
+
 EVERYTHING = 1e20  # bytes: makes the host unload all other models
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def compute_dtype(model: ModelPatcher, choice: str) -> torch.dtype:
+    """Returns the dtype to compute in.
+
+    "auto" is the model's own, but bf16 in place of fp16 where the device has it: token gradients
+    are too small for fp16 without loss scaling.
+    """
+    if choice in DTYPES:
+        return DTYPES[choice]
+    if choice != "auto":
+        raise SettingsError(f'dtype: "{choice}" is unknown; choose auto, {", ".join(DTYPES)}.')
+    own = model.model.manual_cast_dtype or model.model.get_dtype()
+    if own == torch.float16 and mm.should_use_bf16(model.load_device):
+        return torch.bfloat16
+    return own if own in (torch.float16, torch.bfloat16, torch.float64) else torch.float32
 
 
 @contextmanager

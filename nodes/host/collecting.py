@@ -16,7 +16,6 @@ from torch import Tensor
 
 from ...sefi_core.contexts import StagedContext
 from ...sefi_core.errors import MismatchError
-from ...sefi_core.stages import TIMESTEPS
 
 log = logging.getLogger("sefi")
 
@@ -50,7 +49,7 @@ def collect_contexts(
         elif (contexts := honoured(entry[KEY], entry["cross_attn"], name)) is not None:
             table[entry["uuid"]] = contexts.map(lambda x: x.to(device=sigmas.device, dtype=dtype))
     if table:
-        require_timesteps(model.model_sampling)
+        require_noise_levels(model.model_sampling)
     if not carrying:
         log.warning(
             "No identity has reached this sampler, though its model comes from Apply SeFi "
@@ -92,18 +91,11 @@ def honoured(contexts: StagedContext, plain: Tensor, name: str) -> StagedContext
     return contexts.map(lambda x: torch.cat([x, appended.expand(len(x), -1, -1)], dim=1))
 
 
-def require_timesteps(model_sampling: object) -> None:
-    """Raises MismatchError unless the model's sampling counts the timesteps that stages are made
-    of.
-    """
-    noisiest, cleanest = (
-        float(model_sampling.timestep(sigma.view(1)))
-        for sigma in (model_sampling.sigma_max, model_sampling.sigma_min)
-    )
-    if not noisiest > TIMESTEPS / 2 > cleanest:
-        kind = type(model_sampling).__bases__[0].__name__
+def require_noise_levels(sampling: object) -> None:
+    """Raises MismatchError unless the model's sampling has noise levels to cut into stages."""
+    if not hasattr(sampling, "log_sigmas"):
         raise MismatchError(
-            f"model: its sampling is {kind}, which counts timesteps from {noisiest:.3g} to "
-            f"{cleanest:.3g} where an identity's stages are parts of {TIMESTEPS}; set Model "
-            "Sampling Discrete in its place."
+            f"model: it is sampled by {type(sampling).__bases__[0].__name__}, which lacks the "
+            "noise levels that an identity's stages are cut from; take out the node that sets it, "
+            "such as ModelSamplingSD3."
         )

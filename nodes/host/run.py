@@ -55,7 +55,11 @@ class Run:
         with torch.no_grad():
             reference = self.encoder.reference(learner.config.batch_size).to(learner.device)
         backbone = HostBackbone(
-            self.host.model, reference, self.pool.latents[:1], self.host.numbers
+            self.host.model,
+            reference,
+            self.pool.latents[:1],
+            self.host.numbers,
+            self.encoder.pooled,
         )
         progress = Progress(steps, learner.step, self.node_id)
         try:

@@ -127,6 +127,7 @@ def shown(name: str) -> str:
     """Returns what an artist calls a part of `shaped_by`."""
     names = {"seed": "train_seed", "masked_loss": "mask", "generator": "preset"}
     names |= {"min_scale": "preset", "arithmetic": "version of this pack"}
+    names |= dict.fromkeys(("prediction", "sampling", "noise_levels"), "model")
     return names.get(name, name)
 
 
@@ -143,9 +144,8 @@ def provenance(shaped_by: dict, losses: Tensor) -> dict[str, str]:
     """
     last = losses[-max(1, len(losses) // 10) :].mean(dim=0).tolist()
     hashes = {"checkpoint_hash": "model", "encoder_hash": "clip", "source_hash": "image"}
-    training = {
-        name: value for name, value in shaped_by.items() if name not in {*hashes.values(), "vae"}
-    }
+    left_out = {*hashes.values(), "vae", "noise_levels"}
+    training = {name: value for name, value in shaped_by.items() if name not in left_out}
     training |= {
         "steps": len(losses),
         "denoising": round(last[0], 6),
@@ -153,5 +153,7 @@ def provenance(shaped_by: dict, losses: Tensor) -> dict[str, str]:
     }
     return {
         "sefi.training": json.dumps(training, sort_keys=True),
+        "modelspec.prediction_type": shaped_by["prediction"],
+        "modelspec.resolution": f"{shaped_by['resolution']}x{shaped_by['resolution']}",
         **{f"sefi.{name}": shaped_by[part] for name, part in hashes.items()},
     }

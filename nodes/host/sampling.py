@@ -9,20 +9,20 @@ V. All three are plain functions, because a clone of the model deep-copies objec
 tensors.
 """
 
-__all__ = ["apply_identity", "require_cross_attention", "with_staged_attention"]
+__all__ = ["apply_identity", "with_staged_attention"]
 
 import math
 
-from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrapperExecutor, WrappersMP
 from comfy.sd import CLIP
 from torch import Tensor
 
-from ...sefi_core.errors import MismatchError
 from ...sefi_core.identity import Identity
 from ...sefi_core.stages import active_range
 from .collecting import KEY, collect_contexts
+from .families import require_match
+from .noise_levels import timesteps_of
 from .text import encode_staged
 
 VALUES = "sefi_values"  # this model call's value context, in transformer_options
@@ -44,7 +44,7 @@ def apply_identity(
 
     Arguments are the inputs of the node.
     """
-    require_cross_attention(model)
+    require_match(model, clip)
     conditioning = encode_staged(
         clip,
         identity,
@@ -53,30 +53,7 @@ def apply_identity(
         active_range(start_percent, end_percent),
         placeholder or identity.placeholder,
     )
-    require_context_width(model, conditioning[0][0].shape[-1])
     return with_staged_attention(model), conditioning
-
-
-def require_cross_attention(model: ModelPatcher) -> None:
-    """Raises MismatchError unless the model is a UNet whose cross-attention reads text."""
-    unet = getattr(model.model, "diffusion_model", None)
-    if not isinstance(unet, UNetModel) or not model.model.model_config.unet_config.get(
-        "context_dim"
-    ):
-        raise MismatchError(
-            f"model: the checkpoint is {type(model.model).__name__}, which has no cross-attention "
-            "that reads CLIP text; use an SD 1.x, SD 2.x or SDXL checkpoint."
-        )
-
-
-def require_context_width(model: ModelPatcher, width: int) -> None:
-    """Raises MismatchError unless the model's cross-attention reads contexts this wide."""
-    expected = model.model.model_config.unet_config["context_dim"]
-    if width != expected:
-        raise MismatchError(
-            f"clip: it gives text contexts of width {width}, the model reads width {expected}; "
-            "take MODEL and CLIP from the same checkpoint."
-        )
 
 
 def with_staged_attention(model: ModelPatcher) -> ModelPatcher:
@@ -105,7 +82,7 @@ def stage_model_call(
     (table,) = options.get(KEY, ({},))
     chunks = [(i, table[uuid]) for i, uuid in enumerate(options.get("uuids", ())) if uuid in table]
     if chunks:
-        timestep = executor.class_obj.model_sampling.timestep(t[:1])
+        timestep = timesteps_of(executor.class_obj.model_sampling, t[:1])
         rows = len(x) // len(options["uuids"])
         # The host repeats contexts to a common length, which attention does not notice.
         lengths = [c_crossattn.shape[1], *(contexts.keys.shape[1] for _, contexts in chunks)]

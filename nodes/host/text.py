@@ -10,7 +10,8 @@ __all__ = ["HostTextEncoder", "class_tokens", "encode_staged", "text_encoders", 
 import torch
 from comfy.ldm.modules.attention import optimized_attention_for_device
 from comfy.sd import CLIP
-from comfy.sd1_clip import SDClipModel
+from comfy.sd1_clip import SD1ClipModel, SDClipModel
+from comfy.sdxl_clip import SDXLClipModel
 from torch import Tensor
 
 from ...sefi_core.contexts import put_tokens, stage_contexts
@@ -25,20 +26,17 @@ def text_encoders(clip: CLIP) -> dict[str, SDClipModel]:
     """Returns a CLIP's text models by the names of identity files.
 
     Raises:
-        MismatchError: It has one that is no CLIP text model, or none at all.
+        MismatchError: It is not made of CLIP text models alone.
     """
+    stage = clip.cond_stage_model
     found = {
-        name: module
-        for name, module in clip.cond_stage_model.named_children()
-        if hasattr(module, "transformer")
+        name: module for name, module in stage.named_children() if hasattr(module, "transformer")
     }
-    others = sorted(set(found) - set(ENCODERS))
-    if others or not found:
-        kind = type(clip.cond_stage_model).__name__
+    others = set(found) - set(ENCODERS)
+    if others or not found or not isinstance(stage, SD1ClipModel | SDXLClipModel):
         raise MismatchError(
-            f"clip: this text encoder is {kind} ({', '.join(others) or 'no CLIP text model'}), "
-            "which has no slot for a SeFi identity; use the CLIP of an SD 1.x, SD 2.x or SDXL "
-            "checkpoint."
+            f"clip: this text encoder is {type(stage).__name__}, which is not CLIP alone as in "
+            "SD 1.x, SD 2.x and SDXL; use the CLIP of such a checkpoint."
         )
     return {name: found[name] for name in ENCODERS if name in found}
 
@@ -114,6 +112,10 @@ class HostTextEncoder:
 
     Arguments:
         clip: Its text models must be loaded, and free of inference tensors.
+
+    Attributes:
+        pooled: The reference prompt's pooled vector (1, E'), which SDXL reads beside the context.
+            It is the class word's in use as well.
     """
 
     def __init__(self, clip: CLIP, class_word: str) -> None:
@@ -121,6 +123,8 @@ class HostTextEncoder:
             clip, training_prompt(DEFAULT_PLACEHOLDER), DEFAULT_PLACEHOLDER, class_word
         )
         self.class_tokens = class_tokens(clip, self.prompt.word)
+        with torch.no_grad():
+            _, self.pooled = clip.encode_from_tokens(self.prompt.reference, return_pooled=True)
         self.clip_layer = clip.layer_idx
         self.encoders = text_encoders(clip)
         self.prompt_embeds = {}

@@ -17,14 +17,14 @@ from ...sefi_core.learner import Learner
 from ...sefi_core.prompts import TRAINING_TEMPLATE
 from ...sefi_core.recipe import DEFAULT_LEARNING_RATE, PRESETS, TrainingConfig
 from . import folders
-from .backbone import compute_dtype, own_side, require_trainable
-from .borrowing import trainable
+from .borrowing import compute_dtype, trainable
+from .families import own_side, require_match
 from .fingerprint import hash_of_tensors
+from .noise_levels import prediction_type
 from .pictures import as_image, encode_pool, square_pictures, stored_samples
 from .progress import say
 from .run import Loaded, Run
 from .run_files import NO_SAMPLES, RunFiles, identity_of
-from .sampling import require_context_width
 from .text import HostTextEncoder
 
 ARITHMETIC = 1  # raise it when results change: trainings finished before are then not reused
@@ -71,7 +71,7 @@ def train_identity(
         batch_size=batch_size,
         seed=train_seed,
     )
-    require_trainable(model)
+    require_match(model, clip)
     subject, subject_mask = square_pictures(image, mask, resolution or own_side(model))
     config = replace(config, masked_loss=config.masked_loss or bool(subject_mask.min() < 0.99))
     folders.require_plain("name", name)
@@ -84,7 +84,6 @@ def train_identity(
         outcome = files.load_finished()
         if outcome is None:
             encoder = HostTextEncoder(clip, class_word)
-            require_context_width(model, encoder.reference().shape[-1])
             if max(map(len, encoder.prompt.word.values())) > 1:
                 say(
                     f'class_word: "{class_word}" is several tokens for this text encoder; '
@@ -125,6 +124,8 @@ def what_shapes(
 ) -> dict:
     """Returns all that shapes each step of a training, by content: text, numbers and hashes."""
     clip_skip = torch.tensor(0 if host.clip.layer_idx is None else host.clip.layer_idx)
+    sampling = host.model.get_model_object("model_sampling")
+    levels = {**sampling.state_dict(), "sigma_data": torch.tensor(sampling.sigma_data)}
     return {
         **config.fingerprint(),
         "class_word": class_word,
@@ -137,6 +138,9 @@ def what_shapes(
             [*host.clip.cond_stage_model.state_dict().items(), ("clip_skip", clip_skip)]
         ),
         "vae": hash_of_tensors(host.vae.first_stage_model.state_dict().items()),
+        "prediction": prediction_type(sampling),
+        "sampling": " ".join(kind.__name__ for kind in type(sampling).__mro__[:-2]),
+        "noise_levels": hash_of_tensors(levels.items()),
         "arithmetic": ARITHMETIC,
     }
 

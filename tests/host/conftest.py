@@ -15,7 +15,7 @@ import comfy.options
 
 comfy.options.enable_args_parsing()
 import comfy.cli_args  # reads sys.argv
-import folder_paths  # noqa: F401
+import folder_paths
 import utils.extra_config  # noqa: F401 - the host's `utils` is a package only if it comes before `nodes`
 
 sys.argv = given
@@ -23,6 +23,7 @@ sys.argv = given
 import pytest
 import seeded
 import torch
+from sefi_pack.nodes.host import trainer
 from sefi_pack.nodes.host.slots import SlottedPrompt
 from sefi_pack.nodes.host.text import class_tokens, token_widths
 from sefi_pack.sefi_core.identity import Identity
@@ -69,3 +70,30 @@ def learned(clip):
     return Identity(
         {n: torch.randn(5, 2, 1, width, generator=generator) * 0.3 for n, width in widths.items()}
     )
+
+
+@pytest.fixture
+def picture():
+    return torch.rand(1, 80, 72, 3, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def output(tmp_path, monkeypatch):
+    monkeypatch.setattr(folder_paths, "output_directory", str(tmp_path))
+    return tmp_path / "sefi"
+
+
+@pytest.fixture
+def ask(model, clip, vae, picture, output):
+    """Trains with small settings; keyword arguments change them."""
+
+    def train(**changed):
+        request = {
+            "model": model, "clip": clip, "vae": vae, "image": picture, "class_word": "person",
+            "train_seed": 0, "preset": "default", "steps": 6, "learning_rate": 3e-4,
+            "attention_loss_weight": 0.003, "resolution": 64, "preview_every": 0,
+            "checkpoint_every": 0,
+        }  # fmt: skip
+        return trainer.train_identity(**{**request, **changed})
+
+    return train

@@ -297,7 +297,7 @@ def model_sampling(kind: str, zero_snr: bool) -> Change:
 
 
 def continuous_edm(scene: Scene, model: ModelPatcher) -> ModelPatcher:
-    return advanced.ModelSamplingContinuousEDM().patch(model, "v_prediction", 120.0, 0.002)[0]
+    return advanced.ModelSamplingContinuousEDM().patch(model, "edm", 120.0, 0.002)[0]
 
 
 @cache
@@ -327,6 +327,10 @@ def compiled(order: str) -> Graph:
         return scene.ksample(model, positive, compiled=True)
 
     return graph
+
+
+def flow(scene: Scene, model: ModelPatcher) -> ModelPatcher:
+    return advanced.ModelSamplingSD3().patch(model, 3.0)[0]
 
 
 def context_windows(scene: Scene, model: ModelPatcher) -> ModelPatcher:
@@ -463,7 +467,8 @@ NEIGHBOURS: dict[str, Neighbour] = {
     "HypernetworkLoader": on_model(hypernet),
     "ModelSamplingDiscrete (lcm)": on_model(model_sampling("lcm", False), sampler="lcm"),
     "ModelSamplingDiscrete (v_prediction, zsnr)": on_model(model_sampling("v_prediction", True)),
-    "ModelSamplingContinuousEDM": on_model(continuous_edm),
+    "ModelSamplingContinuousEDM (edm)": on_model(continuous_edm),
+    "ModelSamplingSD3 (flow)": on_model(flow),
     "SplitSigmas, SamplerCustomAdvanced": Neighbour((split_sigmas,)),
     "img2img (denoise 0.5)": sampled_on(picture, denoise=0.5),
     "a batch of 3 latents": sampled_on(lambda s: s.latent(batch=3)),
