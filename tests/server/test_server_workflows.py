@@ -64,26 +64,42 @@ def test_loader_lists_the_new_file_without_a_restart(server, trained):
     assert IDENTITY in inputs["required"]["embedding"][1]["options"]
 
 
-def test_saved_identity_changes_the_picture_and_strength_0_does_not(server, sampling):
-    def sampled(graph):
-        run = server.run(graph)
-        assert (run.status, run.error) == ("success", "")
-        return picture(server, run, graph)
+@pytest.mark.parametrize("name", ["apply_identity", "with_controlnet_and_lora"])
+def test_saved_identity_changes_the_picture_and_strength_0_does_not(name, server, graphs, trained):
+    sampling = changed(graphs[name], **SMALL)
+    person = sampled(server, without_identity(sampling))
+    assert not np.array_equal(sampled(server, sampling), person)
+    zero = changed(sampling, ApplySeFiConditioning={"strength": 0.0})
+    assert np.array_equal(sampled(server, zero), person)
 
-    apply = node_of(sampling, "ApplySeFiConditioning")
-    text = sampling[apply]["inputs"]["text"]
-    model, clip = (sampling[apply]["inputs"][name] for name in ("model", "clip"))
-    plain = copy.deepcopy(sampling)
-    plain[apply]["class_type"] = "CLIPTextEncode"
-    plain[apply]["inputs"] = {"text": text.replace("V*", "person"), "clip": clip}
-    sampler = next(node for node in plain.values() if node["class_type"] == "KSampler")
-    sampler["inputs"] |= {"model": model, "positive": [apply, 0]}
 
-    person = sampled(plain)
-    assert not np.array_equal(sampled(sampling), person)
-    assert np.array_equal(
-        sampled(changed(sampling, ApplySeFiConditioning={"strength": 0.0})), person
-    )
+def sampled(server, graph):
+    run = server.run(graph)
+    assert (run.status, run.error) == ("success", "")
+    return picture(server, run, graph)
+
+
+def without_identity(graph):
+    """The graph with the class word in a plain prompt, on the model as it was."""
+    graph = copy.deepcopy(graph)
+    apply = node_of(graph, "ApplySeFiConditioning")
+    given = graph[apply]["inputs"]
+    links = {0: given["model"], 1: [apply, 0]}  # Apply's outputs: model, conditioning
+    for inputs in (node["inputs"] for node in graph.values()):
+        moved = {k: links[v[1]] for k, v in inputs.items() if v in ([apply, 0], [apply, 1])}
+        inputs |= moved
+    graph[apply]["class_type"] = "CLIPTextEncode"
+    graph[apply]["inputs"] = {"text": given["text"].replace("V*", "person"), "clip": given["clip"]}
+    return graph
+
+
+@pytest.mark.parametrize(
+    "idle",
+    [{"ControlNetApplyAdvanced": {"strength": 0.0}}, {"LoraLoader": {"strength_model": 0.0}}],
+)
+def test_control_net_and_lora_are_no_bystanders(idle, server, graphs, trained):
+    graph = changed(graphs["with_controlnet_and_lora"], **SMALL)
+    assert not np.array_equal(sampled(server, changed(graph, **idle)), sampled(server, graph))
 
 
 def test_train_and_apply_in_one_graph(server, graphs):
