@@ -80,18 +80,20 @@ def stage_model_call(
     """APPLY_MODEL: the stage's key context into our rows of (B, L, C), the value one beside."""
     options = transformer_options or {}
     (table,) = options.get(KEY, ({},))
-    chunks = [(i, table[uuid]) for i, uuid in enumerate(options.get("uuids", ())) if uuid in table]
+    uuids = options.get("uuids", ())
+    chunks = [(i, table[uuid]) for i, uuid in enumerate(uuids) if uuid in table]
     if chunks:
         timestep = timesteps_of(executor.class_obj.model_sampling, t[:1])
-        rows = len(x) // len(options["uuids"])
         # The host repeats contexts to a common length, which attention does not notice.
         lengths = [c_crossattn.shape[1], *(contexts.keys.shape[1] for _, contexts in chunks)]
         length = math.lcm(*lengths)
         keys, values = (c_crossattn.repeat(1, length // lengths[0], 1) for _ in range(2))
+        # A chunk has as many rows as there are latents; nodes that tile them repeat the whole.
+        layout = (-1, len(uuids), len(options["sigmas"]))
         for i, contexts in chunks:
-            at = slice(i * rows, (i + 1) * rows)
             for context, staged in zip((keys, values), contexts.at(timestep), strict=True):
-                context[at] = staged.repeat(1, length // staged.shape[1], 1)
+                staged = staged.repeat(1, length // staged.shape[1], 1)
+                context.unflatten(0, layout)[:, i] = staged
         dtype = executor.class_obj.manual_cast_dtype or executor.class_obj.get_dtype()
         c_crossattn, options = keys, with_values(options, values.to(dtype))
     return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)

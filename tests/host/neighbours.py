@@ -292,6 +292,24 @@ def hypernet(scene: Scene, model: ModelPatcher) -> ModelPatcher:
     return hypernetwork.HypernetworkLoader.execute(model, path.name, 0.5)[0]
 
 
+def tiles(scene: Scene, model: ModelPatcher) -> ModelPatcher:
+    """Calls the model on the two halves of the latents in one batch, tile after tile, and repeats
+    what goes with them, as Tiled Diffusion does.
+    """
+
+    def wrapper(apply: Callable[..., Tensor], call: dict) -> Tensor:
+        x = torch.cat(call["input"].chunk(2, dim=-1))
+        twice = {
+            k: torch.cat([v] * 2) if isinstance(v, Tensor) else v for k, v in call["c"].items()
+        }
+        out = apply(x, torch.cat([call["timestep"]] * 2), **twice)
+        return torch.cat(out.chunk(2), dim=-1)
+
+    patched = model.clone()
+    patched.set_model_unet_function_wrapper(wrapper)
+    return patched
+
+
 def model_sampling(kind: str, zero_snr: bool) -> Change:
     return lambda scene, model: advanced.ModelSamplingDiscrete().patch(model, kind, zero_snr)[0]
 
@@ -461,6 +479,9 @@ NEIGHBOURS: dict[str, Neighbour] = {
     "TorchCompileModel (eager backend)": Neighbour((compiled("before"), compiled("after"))),
     "Context Windows (Manual)": on_model(
         context_windows, silent=True, latent=lambda s: s.latent(batch=STEPS + 1)
+    ),
+    "a model wrapper that batches tiles (as Tiled Diffusion does)": on_model(
+        tiles, latent=lambda s: s.latent(batch=2)
     ),
     "an attn2_replace that adds picture tokens (as IPAdapter does)": on_model(image_prompt),
     "an attn2_patch that appends tokens": on_model(more_tokens),

@@ -27,7 +27,7 @@ STEPS, CFG, SEED = 2, 4.0, 3
 
 @dataclass(frozen=True)
 class Chunk:
-    """One conditioning's rows in one model call: contexts and model output, (B, ...)."""
+    """One conditioning's rows in one model call: contexts and model output, (tiles, B, ...)."""
 
     sigma: float
     mine: bool
@@ -118,17 +118,17 @@ class Scene:
         def note_call(executor, x, t, c_concat, c_crossattn, control, options, **kwargs):
             seen.clear()
             output = executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
-            parts = len(options["uuids"])
-            values = seen[0].chunk(parts) if seen else [None] * parts
+            layout = (-1, len(options["uuids"]), len(options["sigmas"]))
+            tensors = (c_crossattn, seen[0] if seen else None, output)
+            parts = [x if x is None else x.unflatten(0, layout) for x in tensors]
             self.calls.extend(
-                Chunk(float(t[0]), uuid in own and index == self.own_list, *tensors)
-                for uuid, index, *tensors in zip(
-                    options["uuids"],
-                    options["cond_or_uncond"],
-                    c_crossattn.chunk(parts),
-                    values,
-                    output.chunk(parts),
-                    strict=True,
+                Chunk(
+                    float(t[0]),
+                    uuid in own and index == self.own_list,
+                    *(part if part is None else part[:, i] for part in parts),
+                )
+                for i, (uuid, index) in enumerate(
+                    zip(options["uuids"], options["cond_or_uncond"], strict=True)
                 )
             )
             return output

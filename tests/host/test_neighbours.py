@@ -2,7 +2,8 @@
 
     SEFI_WRITE_DOCS=1 pytest tests/host/test_neighbours.py
 
-writes the table anew; otherwise a cell that differs from the committed one fails.
+writes the cells of the rows and families that it runs; otherwise a cell that differs from the
+committed one fails.
 """
 
 import os
@@ -40,7 +41,7 @@ def scenes():
 def page():
     yield
     if os.environ.get("SEFI_WRITE_DOCS"):
-        write(PAGE, measured)
+        write(PAGE, committed() | measured)
 
 
 def trio(family: str) -> tuple[Scene, Scene, Scene]:
@@ -121,11 +122,13 @@ def committed() -> dict[tuple[str, str], str]:
 def write(page: Path, cells: dict[tuple[str, str], str]) -> None:
     families = list(seeded.FAMILIES)
     rows = [["with", *families], ["---"] * (len(families) + 1)]
-    rows += [[name, *(cells[name, family] for family in families)] for name in NEIGHBOURS]
+    rows += [[name, *(cells.get((name, family), "") for family in families)] for name in NEIGHBOURS]
     table = "".join(f"| {' | '.join(row)} |\n" for row in rows)
     before, rest = page.read_text().split(BEGIN)
     page.write_text(before + BEGIN + table + END + rest.split(END)[1])
 
 
+@pytest.mark.skipif(bool(os.environ.get("SEFI_WRITE_DOCS")), reason="it is being written")
 def test_the_page_has_all_rows_and_columns_and_no_others():
     assert set(committed()) == {(n, f) for n in NEIGHBOURS for f in seeded.FAMILIES}
+    assert all(committed().values())
