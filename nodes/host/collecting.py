@@ -19,6 +19,10 @@ from ...sefi_core.errors import MismatchError
 
 log = logging.getLogger("sefi")
 
+UNREACHED = (
+    "No identity has reached this sampler, though its model comes from Apply SeFi Conditioning: "
+    "connect its conditioning as well; in Concat and Average as conditioning_to."
+)
 KEY = "sefi"  # our wrappers, our entry in a conditioning, our table in transformer_options
 
 
@@ -28,37 +32,39 @@ def collect_contexts(
     """SAMPLER_SAMPLE: conditionings are encoded and areas resolved; builds this run's uuid ->
     StagedContext.
     """
-    # An area or mask prompt makes the host copy its entry, ours with it, into the opposite list:
-    # the copy must act plain there. Entries have been born in the list that the guider was given
-    # them in.
-    born = {
-        entry["uuid"]: name for name, entries in guider.original_conds.items() for entry in entries
-    }
-    carrying = [
-        (name, entry)
-        for name, entries in guider.conds.items()
-        for entry in entries or ()
-        if KEY in entry
-    ]
     model = guider.inner_model
     dtype = model.manual_cast_dtype or model.get_dtype()
+    carrying = own_entries(guider)
+    if not carrying:
+        log.warning(UNREACHED)
     table: dict[UUID, StagedContext] = {}
     for name, entry in carrying:
-        if born.get(entry["uuid"]) != name:
-            entry["uuid"] = uuid4()
-        elif (contexts := honoured(entry[KEY], entry["cross_attn"], name)) is not None:
+        if (contexts := honoured(entry[KEY], entry["cross_attn"], name)) is not None:
+            require_noise_levels(model.model_sampling)
             table[entry["uuid"]] = contexts.map(lambda x: x.to(device=sigmas.device, dtype=dtype))
-    if table:
-        require_noise_levels(model.model_sampling)
-    if not carrying:
-        log.warning(
-            "No identity has reached this sampler, though its model comes from Apply SeFi "
-            "Conditioning: connect its conditioning as well; in Concat and Average as "
-            "conditioning_to."
-        )
     # A tuple, because the host merges nested dicts of these options by copy.
     extra_args["model_options"]["transformer_options"][KEY] = (table,)
     return executor(guider, sigmas, extra_args, *args, **kwargs)
+
+
+def own_entries(guider: object) -> list[tuple[str, dict]]:
+    """Returns the entries that carry an identity, each with the name of its list.
+
+    An area or mask prompt makes the host copy its entry, ours with it, into the opposite lists: the
+    copies must act plain there and get an uuid of their own. Entries have been born in the list
+    that the guider was given them in.
+    """
+    born = {
+        entry["uuid"]: name for name, entries in guider.original_conds.items() for entry in entries
+    }
+    own = []
+    for name, entries in guider.conds.items():
+        for entry in (entry for entry in entries or () if KEY in entry):
+            if born.get(entry["uuid"]) == name:
+                own.append((name, entry))
+            else:
+                entry["uuid"] = uuid4()
+    return own
 
 
 def honoured(contexts: StagedContext, plain: Tensor, name: str) -> StagedContext | None:
