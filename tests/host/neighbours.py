@@ -37,6 +37,7 @@ import nodes
 
 Graph = Callable[[Scene], Tensor]
 Change = Callable[[Scene, object], object]
+Base = Callable[[str], ModelPatcher]
 
 
 @dataclass(frozen=True)
@@ -73,23 +74,34 @@ def on_clip(change: Change) -> Neighbour:
     return Neighbour((graph,), alone)
 
 
-def on_model(change: Change, silent: bool = False, **sampling) -> Neighbour:
-    """A node that takes a MODEL and returns one, before ours and after it."""
+def on_model(
+    change: Change, silent: bool = False, base: Base | None = None, **sampling
+) -> Neighbour:
+    """A node that takes a MODEL and returns one, before ours and after it.
+
+    Arguments:
+        silent: It leaves the plain picture as it is.
+        base: Makes the model from a family's name; None for the scene's own.
+    """
 
     def sample(scene: Scene, model: ModelPatcher, positive: list) -> Tensor:
         chosen = {k: v(scene) if callable(v) else v for k, v in sampling.items()}
         return scene.ksample(model, positive, **chosen)
 
+    def model_of(scene: Scene) -> ModelPatcher:
+        return base(scene.family) if base else scene.model
+
     def before(scene: Scene) -> Tensor:
-        return sample(scene, *scene.prompt(model=change(scene, scene.model)))
+        return sample(scene, *scene.prompt(model=change(scene, model_of(scene))))
 
     def after(scene: Scene) -> Tensor:
-        model, positive = scene.prompt()
+        model, positive = scene.prompt(model=model_of(scene))
         return sample(scene, change(scene, model), positive)
 
-    return Neighbour(
-        (before, after), None if silent else lambda scene: sample(scene, *scene.prompt())
-    )
+    def without(scene: Scene) -> Tensor:
+        return sample(scene, *scene.prompt(model=model_of(scene)))
+
+    return Neighbour((before, after), None if silent else without)
 
 
 def alone(scene: Scene) -> Tensor:
@@ -229,12 +241,25 @@ def lora_on_model(scene: Scene, model: ModelPatcher) -> ModelPatcher:
 
 
 def merged(scene: Scene, model: ModelPatcher) -> ModelPatcher:
-    return merging.ModelMergeSimple().merge(model, another_model(scene.family), 0.6)[0]
+    return merging.ModelMergeSimple().merge(model, one_layer(scene.family, seed=9), 0.6)[0]
 
 
 @cache
-def another_model(family: str, **unet) -> ModelPatcher:
-    return seeded.FAMILIES[family].model(seed=9, **unet)
+def one_layer(family: str, **changed) -> ModelPatcher:
+    """A UNet of one cross-attention layer, for what takes its time with each."""
+    small = {
+        "channel_mult": [1],
+        "num_res_blocks": [1],
+        "transformer_depth": [1],
+        "transformer_depth_output": [0, 0],
+        "transformer_depth_middle": -1,
+    }
+    return seeded.FAMILIES[family].model(**small, **changed)
+
+
+@cache
+def inpainting_model(family: str) -> ModelPatcher:
+    return seeded.FAMILIES[family].model(in_channels=9)
 
 
 class ImagePrompt:
@@ -318,33 +343,8 @@ def continuous_edm(scene: Scene, model: ModelPatcher) -> ModelPatcher:
     return advanced.ModelSamplingContinuousEDM().patch(model, "edm", 120.0, 0.002)[0]
 
 
-@cache
-def one_layer(family: str) -> ModelPatcher:
-    return seeded.FAMILIES[family].model(
-        channel_mult=[1],
-        num_res_blocks=[1],
-        transformer_depth=[1],
-        transformer_depth_output=[0, 0],
-        transformer_depth_middle=-1,
-    )
-
-
-def compiled(order: str) -> Graph:
-    """On a UNet of one cross-attention layer, because each layer takes seconds to trace."""
-
-    def trace(model: ModelPatcher) -> ModelPatcher:
-        return torch_compile.TorchCompileModel.execute(model, "eager")[0]
-
-    def graph(scene: Scene) -> Tensor:
-        base = one_layer(scene.family)
-        if order == "before":
-            model, positive = scene.prompt(model=trace(base))
-        else:
-            model, positive = scene.prompt(model=base)
-            model = trace(model)
-        return scene.ksample(model, positive, compiled=True)
-
-    return graph
+def compiled(scene: Scene, model: ModelPatcher) -> ModelPatcher:
+    return torch_compile.TorchCompileModel.execute(model, "eager")[0]
 
 
 def flow(scene: Scene, model: ModelPatcher) -> ModelPatcher:
@@ -398,14 +398,11 @@ def sampled_on(latent: Callable[[Scene], dict], **sampling) -> Neighbour:
     return Neighbour((graph,), alone)
 
 
-def inpaint(channels: int) -> Graph:
-    """Inpaint Model Conditioning on a plain UNet of 4 channels, or an inpainting one of 9."""
+def inpaint(base: Base | None = None) -> Graph:
+    """Inpaint Model Conditioning on the scene's UNet of 4 channels, or on another."""
 
     def graph(scene: Scene) -> Tensor:
-        base = scene.model
-        if channels != 4:
-            base = another_model(scene.family, in_channels=channels)
-        model, positive = scene.prompt(model=base)
+        model, positive = scene.prompt(model=base and base(scene.family))
         pixels = seeded_tensor(13, 1, 64, 64, 3).sigmoid()
         positive, negative, latent = nodes.InpaintModelConditioning().encode(
             positive, scene.plain(), pixels, scene.vae, half_mask(), True
@@ -458,7 +455,7 @@ NEIGHBOURS: dict[str, Neighbour] = {
     ),
     "LoRA on the CLIP (Load LoRA)": on_clip(lora_on_clip),
     "LoRA on the model (Load LoRA)": on_model(lora_on_model),
-    "ModelMergeSimple, ours as model1": on_model(merged),
+    "ModelMergeSimple, ours as model1": on_model(merged, base=one_layer),
     "FreeU_V2": on_model(lambda s, m: freelunch.FreeU_V2().patch(m, 1.3, 1.4, 0.9, 0.2)[0]),
     "HyperTile": on_model(
         lambda s, m: hypertile.HyperTile.execute(m, 32, 2, 1, False)[0],
@@ -476,7 +473,9 @@ NEIGHBOURS: dict[str, Neighbour] = {
     "DualCFGGuider": Neighbour(
         (dual_cfg("regular", True), dual_cfg("nested", True), dual_cfg("regular", False))
     ),
-    "TorchCompileModel (eager backend)": Neighbour((compiled("before"), compiled("after"))),
+    "TorchCompileModel (eager backend)": on_model(
+        compiled, silent=True, base=one_layer, compiled=True
+    ),
     "Context Windows (Manual)": on_model(
         context_windows, silent=True, latent=lambda s: s.latent(batch=STEPS + 1)
     ),
@@ -494,6 +493,6 @@ NEIGHBOURS: dict[str, Neighbour] = {
     "img2img (denoise 0.5)": sampled_on(picture, denoise=0.5),
     "a batch of 3 latents": sampled_on(lambda s: s.latent(batch=3)),
     "Set Latent Noise Mask": sampled_on(masked_latent, denoise=0.7),
-    "InpaintModelConditioning": Neighbour((inpaint(4),)),
-    "InpaintModelConditioning on an inpainting UNet": Neighbour((inpaint(9),)),
+    "InpaintModelConditioning": Neighbour((inpaint(),)),
+    "InpaintModelConditioning on an inpainting UNet": Neighbour((inpaint(inpainting_model),)),
 }
