@@ -170,22 +170,23 @@ def seeded_vae(seed: int = 2) -> comfy.sd.VAE:
     return comfy.sd.VAE(sd=seed_weights(comfy.taesd.taesd.TAESD(), seed).state_dict())
 
 
-def tiny_clip_h(seed: int = 1) -> comfy.sd.CLIP:
+def tiny_clip_h(seed: int = 1, embedding_directory: str | None = None) -> comfy.sd.CLIP:
     """Returns SD 2.x's text encoder, small."""
     target = comfy.supported_models_base.ClipTarget(sd2_clip.SD2Tokenizer, sd2_clip.SD2ClipModel)
-    clip = comfy.sd.CLIP(target, model_options={"clip_h_model_config": TINY_CLIP})
+    options = {"clip_h_model_config": TINY_CLIP}
+    clip = comfy.sd.CLIP(target, embedding_directory=embedding_directory, model_options=options)
     seed_weights(clip.cond_stage_model, seed)
     return clip
 
 
-def tiny_clip_lg(seed: int = 1) -> comfy.sd.CLIP:
+def tiny_clip_lg(seed: int = 1, embedding_directory: str | None = None) -> comfy.sd.CLIP:
     """Returns SDXL's two text encoders, small: 64 and 96 wide."""
     target = comfy.supported_models_base.ClipTarget(
         sdxl_clip.SDXLTokenizer, sdxl_clip.SDXLClipModel
     )
     wide = {**TINY_CLIP, "hidden_size": 96}
     options = {"clip_l_model_config": TINY_CLIP, "clip_g_model_config": wide}
-    clip = comfy.sd.CLIP(target, model_options=options)
+    clip = comfy.sd.CLIP(target, embedding_directory=embedding_directory, model_options=options)
     seed_weights(clip.cond_stage_model, seed)
     return clip
 
@@ -194,7 +195,7 @@ class Family(NamedTuple):
     """Factories of one family's small models, and the token widths of its identities."""
 
     model: Callable[..., comfy.model_patcher.ModelPatcher]
-    clip: Callable[[], comfy.sd.CLIP]
+    clip: Callable[..., comfy.sd.CLIP]
     vae: Callable[[], comfy.sd.VAE]
     widths: dict[str, int]
 

@@ -113,10 +113,8 @@ class HostBackbone:
             layer, heads = layer_of(extra), extra["n_heads"]
             target = prompt_maps(query, key, heads)  # A_t; the output uses the same softmax
             with torch.no_grad():
-                maps[layer] = (
-                    prompt_maps(query, self.reference_keys[layer], heads),
-                    target,
-                )  # A_r, the same q
+                reference = prompt_maps(query, self.reference_keys[layer], heads)  # A_r, the same q
+            maps[layer] = (reference, target)
             return attend(target, value)
 
         options = {"patches": {"attn2_patch": [take_values]}}
@@ -153,9 +151,9 @@ def plain_conditions(
     SDXL: the pooled vector with the picture's size, no crop, and the same size as target ("y").
     Inpainting: a mask of ones and a blank picture ("c_concat"). unCLIP: zeros ("y").
     """
-    height, width = (8 * side for side in latent.shape[-2:])
+    size = {"height": 8 * latent.shape[-2], "width": 8 * latent.shape[-1]}
     made = model.model.extra_conds(
-        noise=latent, device=latent.device, pooled_output=pooled, width=width, height=height
+        noise=latent, latent_image=latent, device=latent.device, pooled_output=pooled, **size
     )
     return {name: condition.cond.to(latent.device) for name, condition in made.items()}
 

@@ -17,6 +17,7 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor, nn
 
 from ...sefi_core.errors import SettingsError
+from .recompute import recomputing
 
 EVERYTHING = 1e20  # bytes: makes the host unload all other models
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -60,7 +61,7 @@ def trainable(
     try:
         if was_training is not None:
             mm.in_training = True
-        with torch.inference_mode(False), torch.enable_grad():
+        with torch.inference_mode(False), torch.enable_grad(), recomputing(model.model):
             load()
             yield loaded, load
     finally:

@@ -40,7 +40,6 @@ def collect_contexts(
     table: dict[UUID, StagedContext] = {}
     for name, entry in carrying:
         if (contexts := honoured(entry[KEY], entry["cross_attn"], name)) is not None:
-            require_noise_levels(model.model_sampling)
             table[entry["uuid"]] = contexts.map(lambda x: x.to(device=sigmas.device, dtype=dtype))
     # A tuple, because the host merges nested dicts of these options by copy.
     extra_args["model_options"]["transformer_options"][KEY] = (table,)
@@ -95,13 +94,3 @@ def honoured(contexts: StagedContext, plain: Tensor, name: str) -> StagedContext
         contexts = contexts.map(lambda x: own + (x - reference))
     appended = appended.repeat(1, times, 1)
     return contexts.map(lambda x: torch.cat([x, appended.expand(len(x), -1, -1)], dim=1))
-
-
-def require_noise_levels(sampling: object) -> None:
-    """Raises MismatchError unless the model's sampling has noise levels to cut into stages."""
-    if not hasattr(sampling, "log_sigmas"):
-        raise MismatchError(
-            f"model: it is sampled by {type(sampling).__bases__[0].__name__}, which lacks the "
-            "noise levels that an identity's stages are cut from; take out the node that sets it, "
-            "such as ModelSamplingSD3."
-        )

@@ -2,21 +2,24 @@
 
 The stages of an identity are cut in timesteps. A sampling lists its noise levels, sigma, in
 ascending order: mostly 1000, one for each timestep; LCM-like ones 50, which are every 20th;
-EDM-like ones 1000, evenly apart in log sigma, under numbers of another kind. Level i of n is
-timestep (i + 1) * 1000 / n - 1, which is the host's own number in the first two cases.
+EDM- and flow-like ones 1000, under numbers of another kind. Level i of n is timestep
+(i + 1) * 1000 / n - 1, which is the host's own number in the first two cases.
 """
 
-__all__ = ["nearest_timesteps", "prediction_type", "sigmas_at", "timesteps_of"]
+__all__ = ["behaviour", "nearest_timesteps", "prediction_type", "sigmas_at", "timesteps_of"]
 
-from comfy.model_sampling import EDM, V_PREDICTION
+import torch
+from comfy.model_sampling import CONST, EDM, V_PREDICTION, X0
 from torch import Tensor, nn
 
 from ...sefi_core.stages import TIMESTEPS
 
+PREDICTIONS = {EDM: "edm", V_PREDICTION: "v", X0: "x0", CONST: "flow"}
+
 
 def timesteps_of(sampling: nn.Module, sigmas: Tensor) -> Tensor:
     """Returns the timesteps (B,), int64, whose levels are nearest to sigmas (B,)."""
-    levels = sampling.log_sigmas
+    levels = log_levels(sampling)
     place = (sigmas.log().to(levels.device) - levels[:, None]).abs().argmin(dim=0)
     return timesteps_at(sampling, place).to(sigmas.device)
 
@@ -28,19 +31,41 @@ def nearest_timesteps(sampling: nn.Module, timesteps: Tensor) -> Tensor:
 
 def sigmas_at(sampling: nn.Module, timesteps: Tensor) -> Tensor:
     """Returns the sigmas (B,) of the levels near timesteps (B,)."""
-    levels = sampling.log_sigmas
+    levels = log_levels(sampling)
     return levels[places(sampling, timesteps).to(levels.device)].exp().to(timesteps.device)
 
 
+def log_levels(sampling: nn.Module) -> Tensor:
+    levels = getattr(sampling, "log_sigmas", None)
+    return sampling.sigmas.log() if levels is None else levels
+
+
 def places(sampling: nn.Module, timesteps: Tensor) -> Tensor:
-    return timesteps * len(sampling.log_sigmas) // TIMESTEPS
+    return timesteps * len(sampling.sigmas) // TIMESTEPS
 
 
 def timesteps_at(sampling: nn.Module, places: Tensor) -> Tensor:
-    return (places + 1) * TIMESTEPS // len(sampling.log_sigmas) - 1
+    return (places + 1) * TIMESTEPS // len(sampling.sigmas) - 1
 
 
 def prediction_type(sampling: nn.Module) -> str:
-    """Returns "v" or "epsilon", as the model-metadata specification writes it."""
-    velocity = isinstance(sampling, V_PREDICTION) and not isinstance(sampling, EDM)
-    return "v" if velocity else "epsilon"
+    """Returns what the model predicts: "epsilon" and "v", as the model-metadata specification
+    writes them, or a word of our own.
+    """
+    words = (word for kind, word in PREDICTIONS.items() if isinstance(sampling, kind))
+    return next(words, "epsilon")
+
+
+def behaviour(sampling: nn.Module) -> dict[str, Tensor]:
+    """Returns all that a sampling does, as numbers: its levels, their timesteps, what becomes of
+    inputs and of outputs at each.
+    """
+    sigmas = sampling.sigmas
+    one = torch.ones(len(sigmas), 1, device=sigmas.device)
+    return {
+        "sigmas": sigmas,
+        "timesteps": sampling.timestep(sigmas),
+        "input": sampling.calculate_input(sigmas, one),
+        "skip": sampling.calculate_denoised(sigmas, 0.0 * one, one),
+        "output": sampling.calculate_denoised(sigmas, one, 0.0 * one),
+    }

@@ -127,7 +127,7 @@ def shown(name: str) -> str:
     """Returns what an artist calls a part of `shaped_by`."""
     names = {"seed": "train_seed", "masked_loss": "mask", "generator": "preset"}
     names |= {"min_scale": "preset", "arithmetic": "version of this pack"}
-    names |= dict.fromkeys(("prediction", "sampling", "noise_levels"), "model")
+    names |= {"prediction": "model", "noise_levels": "model"}
     return names.get(name, name)
 
 

@@ -1,14 +1,10 @@
 """A CLIP as sefi_core's TextEncoder, and the staged conditioning of a prompt in one text-encoder
 call.
-
-The host's text layers add their residuals in place, which autograd refuses; `encode_embeds` is the
-same loop out of place over the same modules, equal to the host's own output bit for bit.
 """
 
 __all__ = ["HostTextEncoder", "class_tokens", "encode_staged", "text_encoders", "token_widths"]
 
 import torch
-from comfy.ldm.modules.attention import optimized_attention_for_device
 from comfy.sd import CLIP
 from comfy.sd1_clip import SD1ClipModel, SDClipModel
 from comfy.sdxl_clip import SDXLClipModel
@@ -20,6 +16,7 @@ from ...sefi_core.file_format import ENCODERS
 from ...sefi_core.identity import Identity
 from ...sefi_core.prompts import DEFAULT_PLACEHOLDER, training_prompt
 from .slots import END_TOKEN, SlottedPrompt
+from .text_layers import encode_embeds
 
 
 def text_encoders(clip: CLIP) -> dict[str, SDClipModel]:
@@ -118,13 +115,13 @@ class HostTextEncoder:
             It is the class word's in use as well.
     """
 
+    @torch.no_grad()
     def __init__(self, clip: CLIP, class_word: str) -> None:
         self.prompt = SlottedPrompt.read(
             clip, training_prompt(DEFAULT_PLACEHOLDER), DEFAULT_PLACEHOLDER, class_word
         )
         self.class_tokens = class_tokens(clip, self.prompt.word)
-        with torch.no_grad():
-            _, self.pooled = clip.encode_from_tokens(self.prompt.reference, return_pooled=True)
+        _, self.pooled = clip.encode_from_tokens(self.prompt.reference, return_pooled=True)
         self.clip_layer = clip.layer_idx
         self.encoders = text_encoders(clip)
         self.prompt_embeds = {}
@@ -172,25 +169,3 @@ class HostTextEncoder:
             "off": (),
         }[scope]
         return torch.tensor([float(i in counted) for i in range(len(ids))])
-
-
-def encode_embeds(encoder: SDClipModel, embeds: Tensor, clip_layer: int | None) -> Tensor:
-    """Returns the host's text context (B, L, C) of embeddings (B, L, E), out of place, in their
-    dtype.
-
-    Arguments:
-        clip_layer: The CLIP's clip skip (-1, -2, ...), None for the model's own.
-    """
-    model, count = encoder.transformer.text_model, encoder.num_layers
-    layer, index, _ = encoder.options_default
-    if clip_layer is not None:
-        layer, index = ("last", None) if abs(clip_layer) > count else ("hidden", clip_layer)
-    x = embeds + model.embeddings.position_embedding.weight.to(embeds)
-    mask = torch.full(
-        (x.shape[1], x.shape[1]), -torch.finfo(x.dtype).max, dtype=x.dtype, device=x.device
-    ).triu_(1)
-    attention = optimized_attention_for_device(x.device, mask=True, small_input=True)
-    for block in model.encoder.layers[: count if layer == "last" else index % count + 1]:
-        x = x + block.self_attn(block.layer_norm1(x), mask, attention)
-        x = x + block.mlp(block.layer_norm2(x))
-    return model.final_layer_norm(x) if layer == "last" or encoder.layer_norm_hidden_state else x

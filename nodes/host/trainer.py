@@ -20,7 +20,7 @@ from . import folders
 from .borrowing import compute_dtype, trainable
 from .families import own_side, require_match
 from .fingerprint import hash_of_tensors
-from .noise_levels import prediction_type
+from .noise_levels import behaviour, prediction_type
 from .pictures import as_image, encode_pool, square_pictures, stored_samples
 from .progress import say
 from .run import Loaded, Run
@@ -125,7 +125,6 @@ def what_shapes(
     """Returns all that shapes each step of a training, by content: text, numbers and hashes."""
     clip_skip = torch.tensor(0 if host.clip.layer_idx is None else host.clip.layer_idx)
     sampling = host.model.get_model_object("model_sampling")
-    levels = {**sampling.state_dict(), "sigma_data": torch.tensor(sampling.sigma_data)}
     return {
         **config.fingerprint(),
         "class_word": class_word,
@@ -139,8 +138,7 @@ def what_shapes(
         ),
         "vae": hash_of_tensors(host.vae.first_stage_model.state_dict().items()),
         "prediction": prediction_type(sampling),
-        "sampling": " ".join(kind.__name__ for kind in type(sampling).__mro__[:-2]),
-        "noise_levels": hash_of_tensors(levels.items()),
+        "noise_levels": hash_of_tensors(behaviour(sampling).items()),
         "arithmetic": ARITHMETIC,
     }
 

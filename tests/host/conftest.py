@@ -3,6 +3,7 @@
 import os
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -84,8 +85,10 @@ def output(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def ask(model, clip, vae, picture, output):
+def ask(model, clip, vae, picture, output, monkeypatch):
     """Trains with small settings; keyword arguments change them."""
+    few_views = {name: replace(preset, views=8) for name, preset in trainer.PRESETS.items()}
+    monkeypatch.setattr(trainer, "PRESETS", few_views)
 
     def train(**changed):
         request = {

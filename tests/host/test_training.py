@@ -22,7 +22,6 @@ from sefi_pack.sefi_core.errors import (
     TrainingError,
 )
 from sefi_pack.sefi_core.file_format import load_identity
-from sefi_pack.sefi_core.identity import Identity
 from sefi_pack.sefi_core.losses import attention_loss
 from sefi_pack.sefi_core.recipe import PRESETS
 from sefi_pack.sefi_core.training import loss_terms, predict_pairs
@@ -252,28 +251,39 @@ def test_the_training_lowers_the_loss_on_a_fixed_probe(model, clip, vae, picture
 
 
 class Tiny:
-    """The whole loss in float64 on a tiny model, as a function of the tokens."""
+    """The whole loss in float64 on a tiny model, as a function of the tokens.
 
-    def __init__(self):
-        self.model = seeded.tiny_model(dtype=torch.float64)
+    The tokens of several text encoders stand side by side in one tensor.
+    """
+
+    def __init__(self, family):
+        self.model, self.clip = family.model(), family.clip()
         self.model.model.double()
-        self.clip = seeded.tiny_clip()
+        self.model.model.diffusion_model.dtype = torch.float64
         self.clip.cond_stage_model.double()
         self.encoder = HostTextEncoder(self.clip, "person")
         generator = torch.Generator().manual_seed(3)
-        self.start = self.encoder.class_tokens["clip_l"].double()
-        noise = torch.randn(5, 2, 1, 64, generator=generator, dtype=torch.float64)
+        self.start = torch.cat([t.double() for t in self.encoder.class_tokens.values()])
+        shape = (5, 2, 1, len(self.start))
+        noise = torch.randn(shape, generator=generator, dtype=torch.float64)
         self.pairs = self.start + 0.3 * noise
         self.latents, self.noise = (
             torch.randn(1, 4, 8, 8, generator=generator, dtype=torch.float64) for _ in range(2)
         )
-        reference = self.encoder.encode({"clip_l": self.start.expand(2, 1, -1)})[:1]
-        self.backbone = HostBackbone(self.model, reference, self.latents, torch.float64)
+        reference = self.encoder.encode(self.by_encoder(self.start.expand(2, 1, -1)))[:1]
+        self.backbone = HostBackbone(
+            self.model, reference, self.latents, torch.float64, self.encoder.pooled
+        )
+
+    def by_encoder(self, tokens):
+        classes = self.encoder.class_tokens
+        parts = tokens.split([len(token) for token in classes.values()], dim=-1)
+        return dict(zip(classes, parts, strict=True))
 
     def terms(self, pairs, timestep=500, scope="all tokens", references=None):
         columns = self.encoder.columns(scope).double()
         prediction = predict_pairs(
-            self.backbone, self.encoder, {"clip_l": pairs}, (1000, 800, 600, 400, 200, 0),
+            self.backbone, self.encoder, self.by_encoder(pairs), (1000, 800, 600, 400, 200, 0),
             self.latents, self.noise, torch.tensor([timestep]), columns,
         )  # fmt: skip
         if references is not None:
@@ -282,10 +292,10 @@ class Tiny:
         return prediction, loss_terms(prediction, PRESETS["default"], columns, None)
 
 
-@pytest.fixture(scope="module")
-def tiny():
+@pytest.fixture(scope="module", params=seeded.FAMILIES)
+def tiny(request):
     with torch.inference_mode(False), torch.enable_grad():
-        yield Tiny()
+        yield Tiny(seeded.FAMILIES[request.param])
 
 
 @pytest.mark.parametrize("timestep", [50, 500, 950])
@@ -308,7 +318,8 @@ def test_gradients_match_central_differences(tiny, timestep):
         expected = (ahead - behind) / (2 * h)
     assert abs(along - expected) < 1e-4 * abs(expected)
     stage = (999 - timestep) // 200
-    assert pairs.grad[stage].any() and pairs.grad.ne(0).any(dim=(1, 2, 3)).sum() == 1
+    assert all(part.any() for part in tiny.by_encoder(pairs.grad[stage]).values())
+    assert pairs.grad.ne(0).any(dim=(1, 2, 3)).sum() == 1
 
 
 def test_the_attention_loss_reaches_keys_directly_and_values_through_deeper_queries(tiny):
@@ -334,8 +345,7 @@ def test_at_the_start_the_attention_loss_is_exactly_zero(tiny):
         start = tiny.start.expand(5, 2, 1, -1)
         prediction, terms = tiny.terms(start)
         assert terms.attention == 0
-        # every cross-attention layer of this size is captured, and each map sums to 1 over the
-        # prompt
+        # One layer of every spatial transformer is compared; a map sums to 1 over the prompt.
         assert len(prediction.maps) == 7
         for reference, target in prediction.maps:
             assert torch.equal(reference, target)
@@ -459,12 +469,17 @@ def test_an_identity_survives_its_file(ask, model, clip, tmp_path):
     assert torch.equal(contexts[0].values, contexts[1].values)
 
 
+HEADS = {("clip_l",): {8}, ("clip_h",): {2, 4}, ("clip_l", "clip_g"): {4, 8}}
+
+
 def test_attention_maps_are_as_the_paper_shapes_them(tiny):
-    """Heads are kept, all 77 columns count: Re2 gives [8, 77, 32, 32]."""
+    """Heads are kept, all 77 columns count: Re2 gives [8, 77, 32, 32] on SD 1.x."""
     from sefi_pack.sefi_core.maps import resize_maps
 
     with torch.no_grad():
         prediction, _ = tiny.terms(tiny.pairs)
-        assert resize_maps(prediction.maps[0][1], *prediction.sides[0]).shape == (1, 8, 77, 32, 32)
+        sizes = [m[1].shape[1] for m in prediction.maps]
+        assert set(sizes) == HEADS[tuple(tiny.encoder.class_tokens)]
+        resized = resize_maps(prediction.maps[0][1], *prediction.sides[0])
+        assert resized.shape == (1, sizes[0], 77, 32, 32)
         assert attention_loss(prediction, torch.ones(77)) > 0
-    assert isinstance(Identity({"clip_l": tiny.pairs}), Identity)

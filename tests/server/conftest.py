@@ -27,7 +27,7 @@ def server(tmp_path_factory):
     write_lora(folder / "models/loras" / LORA)
     (folder / "input").mkdir()
     Image.fromarray(skimage.data.astronaut()[:320, 70:390]).save(folder / "input" / PICTURE)
-    with ComfyServer(folder) as server:
+    with ComfyServer(folder, packs=[ROOT / "tests/server/seeded_families"]) as server:
         yield server
 
 

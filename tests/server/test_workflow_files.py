@@ -5,7 +5,7 @@ import json
 import pytest
 from ui_graph import WORKFLOWS
 
-NAMES = ["apply_identity", "train_and_apply", "train_identity", "with_controlnet_and_lora"]
+NAMES = ["apply_identity", "sdxl", "train_and_apply", "train_identity", "with_controlnet_and_lora"]
 
 
 @pytest.fixture(params=NAMES)
