@@ -21,9 +21,10 @@ from torch import Tensor
 
 from ...sefi_core.contexts import StagedContext
 from ...sefi_core.errors import MismatchError
+from ...sefi_core.group import IdentityGroup
 from ...sefi_core.identity import Identity
 from ...sefi_core.stages import active_range
-from .text import encode_staged
+from .encoding import encode_staged
 
 KEY = "sefi"  # our wrappers, our entry in a conditioning, our table in transformer_options
 VALUES = "sefi_values"  # this model call's value context, in transformer_options
@@ -32,7 +33,7 @@ VALUES = "sefi_values"  # this model call's value context, in transformer_option
 def apply_identity(
     model: ModelPatcher,
     clip: CLIP,
-    identity: Identity,
+    identity: Identity | IdentityGroup,
     text: str,
     strength: float = 1.0,
     key_strength: float = 1.0,
@@ -48,11 +49,10 @@ def apply_identity(
     require_cross_attention(model)
     conditioning = encode_staged(
         clip,
-        identity,
+        identity.named(placeholder),
         text,
         (strength * key_strength, strength * value_strength),
         active_range(start_percent, end_percent),
-        placeholder or identity.placeholder,
     )
     require_context_width(model, conditioning[0][0].shape[-1])
     return with_staged_attention(model), conditioning

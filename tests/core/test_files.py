@@ -87,7 +87,7 @@ def write(path, tensors, metadata):
 
 PAIRS = {"pairs.clip_l": torch.zeros(5, 2, 1, 8)}
 WRONG = {
-    "from the future": (PAIRS, good_metadata(format_version="2"), "format version 2, .* update"),
+    "from the future": (PAIRS, good_metadata(format_version="3"), "format version 3, .* update"),
     "version no number": (PAIRS, good_metadata(format_version="one"), "version is not a number"),
     "no edges": (PAIRS, {k: v for k, v in good_metadata().items() if "edges" not in k}, "edges"),
     "edges no list": (PAIRS, good_metadata(**{"sefi.stage_edges": "{}"}), "edges"),
