@@ -48,7 +48,7 @@ def save_identity(
     """Writes an identity with its own and the given metadata; equal ones are equal bytes."""
     members = identity.members
     tensors = {
-        f"pairs.{prefix}{name}": pairs
+        f"pairs.{prefix}{name}": pairs.clone()  # one identity may stand under two names
         for prefix, member in zip(prefixes(members), members, strict=True)
         for name, pairs in member.pairs.items()
     }
