@@ -98,22 +98,22 @@ def collect_contexts(
     """SAMPLER_SAMPLE: conditionings are encoded and areas resolved; builds this run's uuid ->
     StagedContext.
     """
-    # An area or mask prompt makes the host copy its entry, ours with it, into the opposite list:
-    # the copy must act plain there. Entries have been born in the list that the guider was given
-    # them in.
-    born = {
-        entry["uuid"]: name for name, entries in guider.original_conds.items() for entry in entries
-    }
     model = guider.inner_model
     dtype = model.manual_cast_dtype or model.get_dtype()
     table: dict[UUID, StagedContext] = {}
     for name, entries in guider.conds.items():
+        given = {entry["uuid"] for entry in guider.original_conds.get(name, ())}
+        prompts: dict[int, StagedContext | None] = {}
         for entry in entries or ():
-            if KEY not in entry:
-                continue
-            if born.get(entry["uuid"]) != name:
+            # An area prompt of one list makes the host append a copy of it, uuid and all, to the
+            # other lists, which reads a prompt of theirs: that prompt's identity acts in it.
+            prompt = id(entry["model_conds"].get("c_crossattn"))
+            if entry["uuid"] not in given:
                 entry["uuid"] = uuid4()
-            elif (contexts := honoured(entry[KEY], entry["cross_attn"])) is not None:
+            elif KEY in entry:
+                prompts[prompt] = honoured(entry[KEY], entry["cross_attn"])
+            given.discard(entry["uuid"])
+            if (contexts := prompts.get(prompt)) is not None:
                 table[entry["uuid"]] = contexts.map(
                     lambda x: x.to(device=sigmas.device, dtype=dtype)
                 )
