@@ -5,7 +5,14 @@ import json
 import pytest
 from ui_graph import WORKFLOWS
 
-NAMES = ["apply_identity", "train_and_apply", "train_identity"]
+NAMES = [
+    "apply_identity",
+    "edit_stages",
+    "regional_two_people",
+    "train_and_apply",
+    "train_identity",
+    "two_people",
+]
 
 
 @pytest.fixture(params=NAMES)
