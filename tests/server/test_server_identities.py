@@ -55,9 +55,14 @@ def pictures(server, graph):
     return found
 
 
-def titled(graph, title):
-    (found,) = (node for node in graph.values() if node["_meta"]["title"] == title)
-    return found["inputs"]
+def applied(graph, title):
+    """Returns the inputs of the Apply node with a title."""
+    (found,) = (
+        node["inputs"]
+        for node in graph.values()
+        if node["class_type"] == "ApplySeFiConditioning" and node["_meta"]["title"] == title
+    )
+    return found
 
 
 def test_two_people_in_one_prompt(server, small):
@@ -84,7 +89,7 @@ def test_two_people_each_in_a_place_of_their_own(server, small):
     picture = pictures(server, graph)["SeFi"]
     for title in ("Left", "Right"):
         one_plain = copy.deepcopy(graph)
-        titled(one_plain, title)["strength"] = 0.0
+        applied(one_plain, title)["strength"] = 0.0
         assert not np.array_equal(pictures(server, one_plain)["SeFi"], picture)
     assert np.array_equal(pictures(server, small("regional_two_people"))["SeFi"], picture)
 
@@ -94,13 +99,13 @@ def test_the_same_seed_as_learned_and_edited(server, small):
     found = pictures(server, graph)
     assert not np.array_equal(found["SeFi_as_learned"], found["SeFi_edited"])
     graph[node_of(graph, "EditSeFiIdentity")]["inputs"]["stages"] = "all"
-    titled(graph, "As learned")["strength"] = 0.0
+    applied(graph, "As learned")["strength"] = 0.0
     plain = pictures(server, graph)
     assert np.array_equal(plain["SeFi_as_learned"], plain["SeFi_edited"])
     # A bypassed edit passes its identity on: the page then queues this link.
     bypassed = small("edit_stages")
     (loader,) = (n for n, node in bypassed.items() if node["class_type"] == "LoadSeFiEmbedding")
-    titled(bypassed, "Edited")["identity"] = [loader, 0]
+    applied(bypassed, "Edited")["identity"] = [loader, 0]
     del bypassed[node_of(bypassed, "EditSeFiIdentity")]
     same = pictures(server, bypassed)
     assert np.array_equal(same["SeFi_as_learned"], same["SeFi_edited"])
@@ -115,7 +120,7 @@ def test_two_branches_of_one_checkpoint_and_none_between(server, small):
         "inputs": {"embedding": BOB},
         "_meta": {"title": ""},
     }
-    titled(both, "Edited")["identity"] = ["90", 0]
+    applied(both, "Edited")["identity"] = ["90", 0]
     first = pictures(server, both)
     assert not np.array_equal(first["SeFi_as_learned"], first["SeFi_edited"])
     saves = {
@@ -125,15 +130,10 @@ def test_two_branches_of_one_checkpoint_and_none_between(server, small):
     }
     plain = copy.deepcopy(both)
     for title in ("As learned", "Edited"):
-        titled_node = titled(plain, title)
-        titled_node["strength"] = 0.0
+        applied(plain, title)["strength"] = 0.0
     for prefix, muted in (("SeFi_as_learned", "SeFi_edited"), ("SeFi_edited", "SeFi_as_learned")):
         pictures(server, plain)
-        alone = copy.deepcopy(both)
-        del alone[saves[muted]]
-        for node in alone.values():
-            if node["class_type"] == "KSampler":
-                node["inputs"]["denoise"] = 1.0
+        alone = {number: node for number, node in both.items() if number != saves[muted]}
         assert np.array_equal(pictures(server, alone)[prefix], first[prefix])
 
 
