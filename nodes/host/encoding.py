@@ -21,11 +21,11 @@ def encode_staged(
     active: tuple[int, int],
 ) -> list:
     """Returns CONDITIONING: the reference prompt's plain entry, carrying its StagedContext under
-    "sefi"; the plain entry alone if the identity acts nowhere.
+    "sefi".
 
-    All prompts, at most 2 * S of the members' common stages, go through the text encoder as
-    sections of one, so clip skip, CLIP LoRA, prompt weights and long prompts act on them as on any
-    text.
+    All prompts in which something acts, at most 2 * S of the members' common stages, go through the
+    text encoder as sections of one, so clip skip, CLIP LoRA, prompt weights and long prompts act on
+    them as on any text.
 
     Arguments:
         strengths: Of K and of V, 0 for the class word, 1 for the identity as learned.
@@ -37,14 +37,13 @@ def encode_staged(
     plain = clip.encode_from_tokens_scheduled(prompt.reference)
     members = aligned(m.within(*active) for m in identity.members if m.placeholder in prompt.placed)
     acting = torch.stack([member.acting(strengths) for member in members]).any(dim=0)  # (S, 2)
-    if not acting.any():
-        return plain
-    encoded = clip.encode_from_tokens_scheduled(
-        prompt.filled(slot_variants(clip, members, strengths, acting))
-    )
+    count, encoded = int(acting.sum()), plain
+    if count:
+        variants = slot_variants(clip, members, strengths, acting)
+        encoded = clip.encode_from_tokens_scheduled(prompt.filled(variants))
     conditioning = []
     for (reference, extras), (sections, _) in zip(plain, encoded, strict=True):
-        rows = sections.unflatten(1, (int(acting.sum()), -1))[0]  # (n, L, C)
+        rows = sections.unflatten(1, (count, -1))[0] if count else reference[:0]  # (n, L, C)
         contexts = stage_contexts(rows, reference, members[0].edges, acting)
         conditioning.append([contexts.reference, {**extras, "sefi": contexts}])
     return conditioning
