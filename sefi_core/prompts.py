@@ -46,13 +46,13 @@ def placeholders_in(text: str, placeholders: Iterable[str]) -> list[str]:
     found = set(pattern_of(placeholders).findall(text))
     if not found:
         listed = ", ".join(f'"{placeholder}"' for placeholder in placeholders)
-        absent = (
-            f"the placeholder {listed} does not stand"
+        absent, one = (
+            (f"the placeholder {listed} does not stand", "it")
             if len(placeholders) == 1
-            else f"none of the placeholders {listed} stands"
+            else (f"none of the placeholders {listed} stands", "one")
         )
         raise PromptError(
-            f'text: {absent} in "{text[:120]}"; write it where the identity should appear, for '
+            f'text: {absent} in "{text[:120]}"; write {one} where the identity should appear, for '
             f'example "a photo of {placeholders[0]}".'
         )
     return [placeholder for placeholder in placeholders if placeholder in found]

@@ -141,7 +141,7 @@ def test_swapped_names_are_swapped_at_once():
 def test_a_text_needs_one_of_several_names():
     assert placeholders_in("a photo of <b>", ["<a>", "<b>"]) == ["<b>"]
     with pytest.raises(
-        PromptError, match=r'none of the placeholders "<a>", "<b>" stands in "a photo"; write it'
+        PromptError, match=r'none of the placeholders "<a>", "<b>" stands in "a photo"; write one'
     ):
         placeholders_in("a photo", ["<a>", "<b>"])
 
