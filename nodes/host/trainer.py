@@ -25,7 +25,7 @@ from .progress import say
 from .run import Loaded, Run
 from .run_files import NO_SAMPLES, RunFiles, identity_of
 from .sampling import require_context_width
-from .text import HostTextEncoder
+from .text import HostTextEncoder, word_tokens
 
 ARITHMETIC = 1  # raise it when results change: trainings finished before are then not reused
 
@@ -85,7 +85,7 @@ def train_identity(
         if outcome is None:
             encoder = HostTextEncoder(clip, class_word)
             require_context_width(model, encoder.reference().shape[-1])
-            if max(map(len, encoder.prompt.word.values())) > 1:
+            if any(len(tokens) > 1 for tokens in word_tokens(clip, class_word).values()):
                 say(
                     f'class_word: "{class_word}" is several tokens for this text encoder; '
                     "the identity starts at their mean.",
