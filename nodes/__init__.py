@@ -1,5 +1,13 @@
 """The nodes, as the host lists them."""
 
-from . import apply, load, save, train
+from . import apply, combine, edit, export, load, save, train
 
-NODES = [*train.NODES, *save.NODES, *load.NODES, *apply.NODES]
+NODES = [
+    *train.NODES,
+    *save.NODES,
+    *load.NODES,
+    *apply.NODES,
+    *combine.NODES,
+    *edit.NODES,
+    *export.NODES,
+]

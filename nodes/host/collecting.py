@@ -34,36 +34,39 @@ def collect_contexts(
     """
     model = guider.inner_model
     dtype = model.manual_cast_dtype or model.get_dtype()
-    carrying = own_entries(guider)
+    carrying = carrying_entries(guider)
     if not carrying:
         log.warning(UNREACHED)
     table: dict[UUID, StagedContext] = {}
-    for name, entry in carrying:
+    for name, uuid, entry in carrying:
         if (contexts := honoured(entry[KEY], entry["cross_attn"], name)) is not None:
-            table[entry["uuid"]] = contexts.map(lambda x: x.to(device=sigmas.device, dtype=dtype))
+            table[uuid] = contexts.map(lambda x: x.to(device=sigmas.device, dtype=dtype))
     # A tuple, because the host merges nested dicts of these options by copy.
     extra_args["model_options"]["transformer_options"][KEY] = (table,)
     return executor(guider, sigmas, extra_args, *args, **kwargs)
 
 
-def own_entries(guider: object) -> list[tuple[str, dict]]:
-    """Returns the entries that carry an identity, each with the name of its list.
+def carrying_entries(guider: object) -> list[tuple[str, UUID, dict]]:
+    """Returns where an identity acts: the name of the list, the uuid, and the entry that brings it.
 
-    An area or mask prompt makes the host copy its entry, ours with it, into the opposite lists: the
-    copies must act plain there and get an uuid of their own. Entries have been born in the list
-    that the guider was given them in.
+    An area or mask prompt makes the host append a copy of its entry, uuid and all, to the other
+    lists. The copy reads a prompt of the list it has come to, so it gets a uuid of its own, and
+    that prompt's identity acts in it.
     """
-    born = {
-        entry["uuid"]: name for name, entries in guider.original_conds.items() for entry in entries
-    }
-    own = []
+    found = []
     for name, entries in guider.conds.items():
-        for entry in (entry for entry in entries or () if KEY in entry):
-            if born.get(entry["uuid"]) == name:
-                own.append((name, entry))
-            else:
+        given = {entry["uuid"] for entry in guider.original_conds.get(name, ())}
+        bringing: dict[int, dict] = {}
+        for entry in entries or ():
+            prompt = id(entry["model_conds"].get("c_crossattn"))
+            if entry["uuid"] not in given:
                 entry["uuid"] = uuid4()
-    return own
+            elif KEY in entry:
+                bringing[prompt] = entry
+            given.discard(entry["uuid"])
+            if prompt in bringing:
+                found.append((name, entry["uuid"], bringing[prompt]))
+    return found
 
 
 def honoured(contexts: StagedContext, plain: Tensor, name: str) -> StagedContext | None:

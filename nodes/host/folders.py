@@ -10,6 +10,7 @@ __all__ = [
     "finished_path",
     "identity_names",
     "identity_path",
+    "new_embedding_path",
     "new_identity_path",
     "partial_path",
     "require_plain",
@@ -17,6 +18,7 @@ __all__ = [
 ]
 
 import re
+from itertools import count
 from pathlib import Path
 
 import folder_paths
@@ -98,6 +100,24 @@ def new_identity_path(prefix: str) -> Path:
     ]
     number = 1 + max((int(match[1]) for match in taken if match), default=0)
     return folder / f"{parts[-1]}_{number:05}_.safetensors"
+
+
+def new_embedding_path(prefix: str) -> tuple[Path, str]:
+    """Returns a free file in models/embeddings and its name in prompts, which hold no spaces:
+    <prefix>, <prefix>_2, ...; `prefix` may name sub-folders.
+    """
+    name = prefix.replace("\\", "/")
+    for part in name.split("/"):
+        require_plain("filename_prefix", part)
+        if " " in part:
+            raise SettingsError(
+                f'filename_prefix: "{part}" has a space, where a prompt would end the name; write '
+                f'"{part.replace(" ", "_")}".'
+            )
+    folder = Path(folder_paths.get_folder_paths("embeddings")[0])
+    names = (name if number == 1 else f"{name}_{number}" for number in count(1))
+    free = next(n for n in names if not any(folder.glob(f"{n}.*")))
+    return folder / f"{free}.safetensors", free
 
 
 def require_plain(field: str, name: str) -> None:

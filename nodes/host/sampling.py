@@ -18,12 +18,13 @@ from comfy.patcher_extension import WrapperExecutor, WrappersMP
 from comfy.sd import CLIP
 from torch import Tensor
 
+from ...sefi_core.group import IdentityGroup
 from ...sefi_core.identity import Identity
 from ...sefi_core.stages import active_range
 from .collecting import KEY, collect_contexts
+from .encoding import encode_staged
 from .families import require_match
 from .noise_levels import timesteps_of
-from .text import encode_staged
 
 VALUES = "sefi_values"  # this model call's value context, in transformer_options
 
@@ -31,7 +32,7 @@ VALUES = "sefi_values"  # this model call's value context, in transformer_option
 def apply_identity(
     model: ModelPatcher,
     clip: CLIP,
-    identity: Identity,
+    identity: Identity | IdentityGroup,
     text: str,
     strength: float = 1.0,
     key_strength: float = 1.0,
@@ -47,11 +48,10 @@ def apply_identity(
     require_match(model, clip)
     conditioning = encode_staged(
         clip,
-        identity,
+        identity.named(placeholder),
         text,
         (strength * key_strength, strength * value_strength),
         active_range(start_percent, end_percent),
-        placeholder or identity.placeholder,
     )
     return with_staged_attention(model), conditioning
 

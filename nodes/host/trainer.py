@@ -25,7 +25,7 @@ from .pictures import as_image, encode_pool, square_pictures, stored_samples
 from .progress import say
 from .run import Loaded, Run
 from .run_files import NO_SAMPLES, RunFiles, identity_of
-from .text import HostTextEncoder
+from .text import HostTextEncoder, word_tokens
 
 ARITHMETIC = 1  # raise it when results change: trainings finished before are then not reused
 
@@ -84,7 +84,7 @@ def train_identity(
         outcome = files.load_finished()
         if outcome is None:
             encoder = HostTextEncoder(clip, class_word)
-            if max(map(len, encoder.prompt.word.values())) > 1:
+            if any(len(tokens) > 1 for tokens in word_tokens(clip, class_word).values()):
                 say(
                     f'class_word: "{class_word}" is several tokens for this text encoder; '
                     "the identity starts at their mean.",

@@ -14,8 +14,9 @@ HOST_MODULES = {
 }  # fmt: skip
 CORE_ALLOWED = {"torch", "einops", "safetensors", "numpy"}
 CORE_ORDER = (
-    "errors", "backbone", "stages", "prompts", "identity", "generator", "contexts", "maps",
-    "losses", "augment", "recipe", "learner", "training", "container", "file_format",
+    "errors", "backbone", "stages", "prompts", "identity", "group", "edit", "generator", "contexts",
+    "maps", "losses", "augment", "recipe", "learner", "training", "container", "texts",
+    "file_format",
 )  # fmt: skip
 
 

@@ -5,7 +5,16 @@ import json
 import pytest
 from ui_graph import WORKFLOWS
 
-NAMES = ["apply_identity", "sdxl", "train_and_apply", "train_identity", "with_controlnet_and_lora"]
+NAMES = [
+    "apply_identity",
+    "edit_stages",
+    "regional_two_people",
+    "sdxl",
+    "train_and_apply",
+    "train_identity",
+    "two_people",
+    "with_controlnet_and_lora",
+]
 
 
 @pytest.fixture(params=NAMES)
