@@ -15,7 +15,7 @@ HOST_MODULES = {
 CORE_ALLOWED = {"torch", "einops", "safetensors", "numpy"}
 CORE_ORDER = (
     "errors", "backbone", "stages", "prompts", "identity", "generator", "contexts", "maps",
-    "losses", "augment", "recipe", "learner", "training", "container", "file_format",
+    "heatmap", "losses", "augment", "recipe", "learner", "training", "container", "file_format",
 )  # fmt: skip
 
 
