@@ -44,7 +44,7 @@ class AttentionRecord:
     counts: Tensor = field(default_factory=lambda: torch.zeros(0))
 
     def add(self, maps: Tensor, timestep: Tensor) -> None:
-        """Adds one layer's maps (B, L, 32, 32) of a model call at a timestep (1,); no device waits."""
+        """Adds a layer's maps (B, L, 32, 32) of a model call at a timestep (1,); nothing waits."""
         if self.sums is None:
             stages = len(self.edges) - 1
             self.sums = maps.new_zeros(len(maps), stages, *maps.shape[1:])

@@ -86,8 +86,8 @@ class Recording:
         if run is None:
             raise SettingsError(
                 "samples: this latent does not come from a sampler that used the watched model; "
-                "connect the model of SeFi Attention Map to the sampler, the sampler's LATENT here, "
-                "and sample again (with another seed if ComfyUI only repeats the old result)."
+                "connect the model of SeFi Attention Map to the sampler and the sampler's LATENT "
+                "here, and sample again (with another seed if ComfyUI repeats an old result)."
             )
         found = [record for record in run.prompts if record.sums is not None]
         if not 1 <= number <= len(found):
