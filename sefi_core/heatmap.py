@@ -6,7 +6,16 @@ tokens wherever the prompt acts. Means are taken over layers and model calls ali
 does not grow with the steps: 4 KiB for each picture, stage and token.
 """
 
-__all__ = ["AttentionRecord", "Box", "heat_colours", "layer_maps", "overlay", "share_inside"]
+__all__ = [
+    "AttentionRecord",
+    "Box",
+    "contrasted",
+    "layer_maps",
+    "overlay",
+    "placed",
+    "share_inside",
+    "thinned",
+]
 
 import math
 from dataclasses import dataclass, field
@@ -20,6 +29,8 @@ from .stages import stage_of
 
 # Dark blue, violet, red, orange, pale yellow: darker is less, also on a screen without colour.
 HEAT = ((0.05, 0.03, 0.28), (0.45, 0.06, 0.49), (0.82, 0.25, 0.31), (0.98, 0.57, 0.14), (1, 1, 0.7))
+
+FLAT = 0.25
 
 Box = tuple[float, float, float, float]
 """Top, left, bottom and right of a part of the picture, each a share of its side."""
@@ -132,6 +143,15 @@ def share_inside(maps: Tensor, mask: Tensor) -> Tensor:
     return (maps * mask).sum(dim=(-2, -1)) / total.clamp(min=torch.finfo(maps.dtype).tiny)
 
 
+def contrasted(maps: Tensor) -> Tensor:
+    """Returns maps, all together, as heat in [0, 1] from their least to their most.
+
+    Maps that hardly vary stay dark: less than a quarter of the most is no place of its own.
+    """
+    low, high = maps.min(), maps.max()
+    return (maps - low) / torch.maximum(high - low, FLAT * high).clamp(min=1e-12)
+
+
 def heat_colours(heat: Tensor) -> Tensor:
     """Returns the colours (..., 3) of heat in [0, 1]."""
     table = torch.tensor(HEAT, dtype=heat.dtype)
@@ -141,5 +161,8 @@ def heat_colours(heat: Tensor) -> Tensor:
 
 
 def overlay(pictures: Tensor, heat: Tensor, opacity: float) -> Tensor:
-    """Returns pictures (B, h, w, 3) in [0, 1] under the colours of heat (B, h, w) in [0, 1]."""
-    return torch.lerp(pictures, heat_colours(heat), opacity)
+    """Returns pictures (B, h, w, 3) in [0, 1] under the colours of heat (B, h, w) in [0, 1]; the
+    more of these, the greyer the picture, lest its own colours be taken for heat.
+    """
+    grey = pictures.mean(dim=-1, keepdim=True).expand_as(pictures)
+    return torch.lerp(torch.lerp(pictures, grey, opacity), heat_colours(heat), opacity)

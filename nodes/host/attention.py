@@ -10,6 +10,7 @@ replaces the attention itself.
 
 __all__ = ["KEPT_RUNS", "Recording", "Run", "watch_attention"]
 
+import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from torch import Tensor
 
 from ...sefi_core.errors import SettingsError
 from ...sefi_core.heatmap import AttentionRecord, layer_maps, thinned
+from ...sefi_core.maps import MAP_SIDE
 from ...sefi_core.stages import even_edges
 from .sampling import require_cross_attention
 
@@ -150,7 +152,7 @@ def watch_attention(model: ModelPatcher, stages: int = 5) -> tuple[ModelPatcher,
         options = transformer_options or {}
         rows = recording.current.rows(options.get("uuids", []), len(x))
         if rows:
-            note = attention_patch(executor.class_obj, rows, timesteps, context.shape[1])
+            note = attention_patch(executor.class_obj, rows, x, timesteps, context.shape[1])
             patches = options.get("patches", {})
             patches = {**patches, "attn2_patch": [*patches.get("attn2_patch", []), note]}
             options = {**options, "patches": patches}
@@ -193,23 +195,29 @@ def box_of(area: tuple[int, ...] | None, sides: tuple[int, int]) -> tuple[float,
 
 
 def attention_patch(
-    unet: UNetModel, rows: list[tuple[slice, AttentionRecord]], timesteps: Tensor, length: int
+    unet: UNetModel,
+    rows: list[tuple[slice, AttentionRecord]],
+    x: Tensor,
+    timesteps: Tensor,
+    length: int,
 ) -> Callable:
     """Returns an attn2 patch of one model call that changes nothing and records its rows' maps.
 
-    The finest layers are left out, as in the attention loss: they show texture rather than things.
+    Layers of more than 32 x 32 picture tokens are left out, as in the attention loss, unless the
+    picture is so large that even the coarsest have more.
 
     Arguments:
         length: Tokens of the context, before other patches append to it.
     """
     timestep = timesteps[:1].round().long()
-    finest: list[int] = []
+    halvings = 2 ** (len(unet.channel_mult) - 1)
+    coarsest = math.prod(math.ceil(side / halvings) for side in x.shape[-2:])
+    limit = max(MAP_SIDE**2, coarsest)
 
     def note(
         n: Tensor, context: Tensor, value: Tensor, extra: dict
     ) -> tuple[Tensor, Tensor, Tensor]:
-        finest.append(n.shape[1])
-        if n.shape[1] < finest[0]:
+        if n.shape[1] <= limit:
             layer, side = layer_of(unet, extra), tuple(extra["activations_shape"][-2:])
             for at, record in rows:
                 if length % record.tokens == 0:

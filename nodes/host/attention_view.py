@@ -9,7 +9,7 @@ from comfy.sd import CLIP
 from torch import Tensor
 
 from ...sefi_core.errors import PictureError, SettingsError
-from ...sefi_core.heatmap import AttentionRecord, overlay, placed, share_inside
+from ...sefi_core.heatmap import AttentionRecord, contrasted, overlay, placed, share_inside
 from ...sefi_core.identity import Identity
 from .attention import Recording
 from .drawing import grid, labelled
@@ -51,11 +51,10 @@ def draw_attention(
         for word, found in columns.items():
             maps = torch.stack([mean[i, found].sum(0), *stages[i][:, found].sum(1)])
             whole = placed(maps, record.box, *picture.shape[:2])  # (1 + S, h, w)
-            heat = whole[0] / whole[0].max().clamp(min=1e-12)
+            heat = contrasted(whole[0])
             heats.append(heat)
-            overlays.append(labelled(overlay(picture, heat, opacity), word))
-            by_stage = whole[1:] / whole[1:].max().clamp(min=1e-12)
-            shown = [overlays[-1], *(overlay(picture, heat, opacity) for heat in by_stage)]
+            shown = [overlay(picture, h, opacity) for h in (heat, *contrasted(whole[1:]))]
+            overlays.append(labelled(shown[0], word))
             rows.append((word, shown))
             shares.append(math.nan if inside is None else float(share_inside(whole[0], inside)))
             lines.append((i + 1, word, shares[-1], maps.mean(dim=(1, 2)).tolist()))

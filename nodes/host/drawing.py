@@ -38,6 +38,14 @@ def fitted(image: Tensor, width: int, height: int) -> Tensor:
     return resized.movedim(1, -1)[0].clamp(0.0, 1.0)
 
 
+def squared(image: Tensor, side: int) -> Tensor:
+    """Returns the middle square of a picture (h, w, 3), of a side in pixels."""
+    height, width = image.shape[:2]
+    size = min(height, width)
+    top, left = (height - size) // 2, (width - size) // 2
+    return fitted(image[top : top + size, left : left + size], side, side)
+
+
 def labelled(image: Tensor, text: str) -> Tensor:
     """Returns a picture (h, w, 3) with a text in its upper left corner."""
     picture = as_picture(image)
@@ -90,13 +98,18 @@ def table(
         return (side if any(isinstance(cell, Tensor) for cell in row) else TEXT) + 2 * pad
 
     widths = [[max(map(wide, column)) + 2 * pad for column in zip(*b, strict=True)] for b in blocks]
-    width = max(*(sum(w) for w in widths), wide(title) * HEAD // TEXT, 36 * TEXT)
-    lines = [line for note in notes for line in wrapped(note, width, measure)]
-    height = HEAD + 3 * GAP + sum(sum(map(tall, b)) + 2 * GAP for b in blocks)
+    width = max(*(sum(w) for w in widths), 36 * TEXT)
+    heading = wrapped(title, width, measure, HEAD)
+    lines = [line for note in notes for line in wrapped(note, width, measure, TEXT)]
+    height = len(heading) * (HEAD + pad) + 3 * GAP
+    height += sum(sum(map(tall, b)) + 2 * GAP for b in blocks)
     sheet = Image.new("RGB", (width + 2 * GAP, height + len(lines) * (TEXT + pad) + GAP), PAPER)
     draw = ImageDraw.Draw(sheet)
-    draw.text((GAP, GAP), title, font=font(HEAD), fill=INK)
-    y = HEAD + 3 * GAP
+    y = GAP
+    for line in heading:
+        draw.text((GAP, y), line, font=font(HEAD), fill=INK)
+        y += HEAD + pad
+    y += GAP
     for block, columns in zip(blocks, widths, strict=True):
         for number, row in enumerate(block):
             if number == 0:
@@ -104,7 +117,7 @@ def table(
             x = GAP
             for cell, column in zip(row, columns, strict=True):
                 if isinstance(cell, Tensor):
-                    sheet.paste(as_picture(fitted(cell, side, side)), (x + pad, y + pad))
+                    sheet.paste(as_picture(squared(cell, side)), (x + pad, y + pad))
                 else:
                     middle = y + (tall(row) - TEXT) // 2 - 2
                     draw.text((x + pad, middle), cell, font=font(TEXT), fill=INK)
@@ -118,12 +131,12 @@ def table(
     return as_tensor(sheet)
 
 
-def wrapped(text: str, width: int, measure: ImageDraw.ImageDraw) -> list[str]:
+def wrapped(text: str, width: int, measure: ImageDraw.ImageDraw, size: int) -> list[str]:
     """Returns a text in lines at most `width` pixels wide."""
     lines = [""]
     for word in text.split():
         longer = f"{lines[-1]} {word}".strip()
-        if lines[-1] and measure.textlength(longer, font=font(TEXT)) > width:
+        if lines[-1] and measure.textlength(longer, font=font(size)) > width:
             lines.append(word)
         else:
             lines[-1] = longer

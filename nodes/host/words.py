@@ -1,6 +1,6 @@
 """Which columns of a prompt's attention maps belong to a word of its text."""
 
-__all__ = ["split_words", "word_columns"]
+__all__ = ["split_words", "without_placeholders", "word_columns"]
 
 import re
 from collections.abc import Mapping
@@ -82,3 +82,9 @@ def marked(text: str, marks: Mapping[str, str]) -> str:
     for placeholder, mark in marks.items():
         text = re.sub(rf"(?<!\w){re.escape(placeholder)}(?!\w)", lambda _, mark=mark: mark, text)
     return text
+
+
+def without_placeholders(text: str, identity: Identity | None) -> str:
+    """Returns a text with the class word, "person" if no identity tells, for every placeholder."""
+    word = identity.class_word if identity is not None else Identity.class_word
+    return marked(text, dict.fromkeys(placeholders(identity), word))

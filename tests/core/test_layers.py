@@ -16,6 +16,7 @@ CORE_ALLOWED = {"torch", "einops", "safetensors", "numpy"}
 CORE_ORDER = (
     "errors", "backbone", "stages", "prompts", "identity", "generator", "contexts", "maps",
     "heatmap", "losses", "augment", "recipe", "learner", "training", "container", "file_format",
+    "evaluation",
 )  # fmt: skip
 
 
