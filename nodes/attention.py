@@ -111,6 +111,13 @@ class DrawSeFiAttentionMap(io.ComfyNode):
                     tooltip="Which prompt, if several were combined: 1 is the first input of the "
                     "first Conditioning (Combine).",
                 ),
+                io.String.Input(
+                    "placeholder",
+                    default="",
+                    optional=True,
+                    tooltip="Needed only if Apply SeFi Conditioning was given one. Empty: the "
+                    "identity's own, V*.",
+                ),
             ],
             outputs=[
                 io.Image.Output(

@@ -79,6 +79,13 @@ class EvaluateSeFiID(io.ComfyNode):
                     optional=True,
                     tooltip="What compares faces. auto: the first that is there.",
                 ),
+                io.String.Input(
+                    "placeholder",
+                    default="",
+                    optional=True,
+                    tooltip="Needed only if Apply SeFi Conditioning was given one. Empty: the "
+                    "identity's own, V*.",
+                ),
             ],
             outputs=[
                 io.Image.Output("table", display_name="table", tooltip="All of it as a picture."),

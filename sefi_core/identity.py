@@ -100,6 +100,11 @@ class Identity:
         """Token widths E by encoder name: what makes it fit a checkpoint."""
         return {name: pairs.shape[-1] for name, pairs in self.pairs.items()}
 
+    @property
+    def members(self) -> tuple["Identity", ...]:
+        """Itself: one identity is read like a group of one."""
+        return (self,)
+
     def require_family(self, widths: Mapping[str, int]) -> None:
         """Raises MismatchError unless the text encoders' token widths are the identity's."""
         if self.widths != dict(widths):

@@ -29,6 +29,7 @@ def draw_attention(
     mask: Tensor | None = None,
     opacity: float = 0.6,
     prompt_number: int = 1,
+    placeholder: str = "",
 ) -> tuple[Tensor, Tensor, Tensor, float, str]:
     """Returns overlays (B * W, h, w, 3), a sheet by stage (B, ...), heat (B * W, h, w), the share
     of the first word inside the mask (nan without one) and a report in Markdown.
@@ -38,7 +39,7 @@ def draw_attention(
     record = recording.prompt(samples["samples"], prompt_number)
     pictures = checked_pictures(image, record)
     inside = checked_mask(mask, pictures)
-    columns = word_columns(clip, text, split_words(words), identity)
+    columns = word_columns(clip, text, split_words(words), identity, placeholder)
     if max(max(found) for found in columns.values()) >= record.tokens:
         raise SettingsError(
             f"text: it is longer than the prompt that was sampled ({record.tokens} tokens); "

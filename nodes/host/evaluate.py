@@ -38,6 +38,7 @@ def evaluate(
     identity: Identity | None = None,
     threshold: float = 0.23,
     recogniser_choice: str = "auto",
+    placeholder: str = "",
 ) -> tuple[Tensor, str, float, float, float, float, float, int]:
     """Returns the table picture, the report, ID, ID(F), Detect, Prompt, ID(P), and how many near
     copies there are. A measure that could not be taken is nan.
@@ -57,7 +58,7 @@ def evaluate(
     face_cosines = None
     if face_images is not None and reader is not None:
         face_cosines = compare(as_colour("face_images", face_images), reference, reader, references)
-    text = without_placeholders(prompt, identity)
+    text = without_placeholders(prompt, identity, placeholder)
     prompts = prompts_or_note(images, clip_vision, clip, text, notes)
     copies = near_copies(highest, likeness)
     summary = summarise(

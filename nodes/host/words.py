@@ -4,6 +4,7 @@ __all__ = ["split_words", "without_placeholders", "word_columns"]
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from comfy.sd import CLIP
 
@@ -28,15 +29,31 @@ def split_words(words: str) -> list[str]:
     return found
 
 
-def placeholders(identity: Identity | None) -> dict[str, int]:
-    """Returns how many tokens each placeholder takes; V* takes one if no identity tells."""
+@dataclass(frozen=True)
+class Named:
+    """What stands for a placeholder: how many tokens, and which class word."""
+
+    tokens: int = 1
+    class_word: str = Identity.class_word
+
+
+def named(identity: Identity | None, placeholder: str) -> dict[str, Named]:
+    """Returns what every placeholder of a text stands for; V* for a person if nothing tells.
+
+    Arguments:
+        placeholder: The word that Apply SeFi Conditioning was told to use; empty: the identity's
+            own.
+    """
     if identity is None:
-        return {DEFAULT_PLACEHOLDER: 1}
-    return {identity.placeholder: identity.tokens}
+        return {placeholder or DEFAULT_PLACEHOLDER: Named()}
+    return {
+        placeholder or member.placeholder: Named(member.tokens, member.class_word)
+        for member in identity.members
+    }
 
 
 def word_columns(
-    clip: CLIP, text: str, words: list[str], identity: Identity | None
+    clip: CLIP, text: str, words: list[str], identity: Identity | None, placeholder: str = ""
 ) -> dict[str, list[int]]:
     """Returns the columns of each word (or run of words), wherever it stands in the text.
 
@@ -47,7 +64,7 @@ def word_columns(
         PromptError: A word is not in the text.
     """
     name = next(iter(text_encoders(clip))).removeprefix("clip_")
-    marks = stand_ins(clip, name, text, placeholders(identity))
+    marks = stand_ins(clip, name, text, named(identity, placeholder))
     chunks = clip.tokenize(marked(text, marks))[name]
     ids = [entry[0] if isinstance(entry[0], int) else -1 for chunk in chunks for entry in chunk]
     columns = {}
@@ -63,7 +80,7 @@ def word_columns(
     return columns
 
 
-def stand_ins(clip: CLIP, name: str, text: str, tokens: Mapping[str, int]) -> dict[str, str]:
+def stand_ins(clip: CLIP, name: str, text: str, meant: Mapping[str, Named]) -> dict[str, str]:
     """Returns for each placeholder words of as many tokens, which are not in the text."""
     chunks = clip.tokenize(text)[name]
     free = (
@@ -72,8 +89,8 @@ def stand_ins(clip: CLIP, name: str, text: str, tokens: Mapping[str, int]) -> di
         if len(found := word_ids(clip, name, word)) == 1 and not positions(chunks, found[0])
     )
     return {
-        placeholder: " ".join([next(free, SLOT_WORDS[0])] * count)
-        for placeholder, count in tokens.items()
+        placeholder: " ".join([next(free, SLOT_WORDS[0])] * what.tokens)
+        for placeholder, what in meant.items()
     }
 
 
@@ -84,7 +101,7 @@ def marked(text: str, marks: Mapping[str, str]) -> str:
     return text
 
 
-def without_placeholders(text: str, identity: Identity | None) -> str:
-    """Returns a text with the class word, "person" if no identity tells, for every placeholder."""
-    word = identity.class_word if identity is not None else Identity.class_word
-    return marked(text, dict.fromkeys(placeholders(identity), word))
+def without_placeholders(text: str, identity: Identity | None, placeholder: str = "") -> str:
+    """Returns a text with the class word for every placeholder."""
+    meant = named(identity, placeholder)
+    return marked(text, {name: what.class_word for name, what in meant.items()})

@@ -361,6 +361,14 @@ def test_a_placeholder_has_its_slot_and_moves_the_words_behind_it(tokens, clip, 
     assert columns["hat"] == [6 + tokens]
 
 
+def test_a_placeholder_of_the_artist_s_own_is_heeded(clip, learned):
+    columns = word_columns(
+        clip, "a photo of <my-anna>, hat", ["<my-anna>", "hat"], None, "<my-anna>"
+    )
+    assert columns == {"<my-anna>": [4], "hat": [6]}
+    assert word_columns(clip, "V* in a hat", ["hat"], learned, "") == {"hat": [4]}
+
+
 def test_the_slot_is_where_the_identity_is(model, clip, learned):
     """Keys of the conditioning differ from the class word's first in the placeholder's column."""
     _, conditioning = apply_identity(model, clip, learned, TEXT)

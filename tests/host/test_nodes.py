@@ -32,6 +32,17 @@ CONTRACT = {
         "strength key_strength value_strength start_percent end_percent placeholder",
         "MODEL CONDITIONING",
     ),
+    "SeFiAttentionMap": ("model", "stages", "MODEL SEFI_ATTENTION"),
+    "DrawSeFiAttentionMap": (
+        "recording samples image clip text words",
+        "identity mask opacity prompt_number placeholder",
+        "IMAGE IMAGE MASK FLOAT STRING",
+    ),
+    "EvaluateSeFiID": (
+        "images reference prompt",
+        "face_images clip_vision clip identity threshold recogniser placeholder",
+        "IMAGE STRING FLOAT FLOAT FLOAT FLOAT FLOAT INT",
+    ),
 }
 DEFAULTS = {
     "class_word": "person", "steps": 1000, "preset": "default", "attention_loss_weight": 0.003,
@@ -39,7 +50,8 @@ DEFAULTS = {
     "dtype": "auto", "preview_every": 100, "checkpoint_every": 250, "resume": "[none]",
     "name": "identity", "filename_prefix": "my_identity", "include_source_hash": True,
     "text": "a photo of V*", "strength": 1.0, "start_percent": 0.0, "end_percent": 1.0,
-    "placeholder": "",
+    "placeholder": "", "words": "V*", "opacity": 0.6, "prompt_number": 1, "prompt": "a photo of V*",
+    "threshold": 0.23, "recogniser": "auto",
 }  # fmt: skip
 
 

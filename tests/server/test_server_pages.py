@@ -6,7 +6,15 @@ import pytest
 from comfy_server import PACK_NAME
 from ui_graph import WORKFLOWS, as_api, widget_values
 
-NODES = ["ApplySeFiConditioning", "LoadSeFiEmbedding", "SaveSeFiEmbedding", "TrainSeFiID"]
+NODES = [
+    "ApplySeFiConditioning",
+    "DrawSeFiAttentionMap",
+    "EvaluateSeFiID",
+    "SeFiAttentionMap",
+    "LoadSeFiEmbedding",
+    "SaveSeFiEmbedding",
+    "TrainSeFiID",
+]
 HIDDEN = {"unique_id", "prompt", "extra_pnginfo"}
 NAMES = sorted(path.stem for path in WORKFLOWS.glob("*.json"))
 
