@@ -35,7 +35,7 @@ class EvaluateSeFiID(io.ComfyNode):
                     tooltip="The subject: the training picture, or better other photos of it.",
                 ),
                 io.String.Input(
-                    "prompt",
+                    "text",
                     default="a photo of V*",
                     multiline=True,
                     tooltip="The prompt of the pictures; V* is read as the class word.",

@@ -18,7 +18,7 @@ __all__ = [
 ]
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -64,12 +64,11 @@ class AttentionRecord:
         self.sums.index_add_(1, stage, maps[:, None].to(self.sums.device))
         self.counts.index_add_(0, stage, torch.ones_like(stage, dtype=self.counts.dtype))
 
-    def copied(self, device: torch.device) -> "AttentionRecord":
-        """Returns a copy on a device."""
+    def on_cpu(self) -> "AttentionRecord":
+        """Returns it with its sums in main memory."""
         if self.sums is None:
-            return AttentionRecord(self.edges, self.tokens, self.box)
-        sums, counts = (x.to(device, copy=True) for x in (self.sums, self.counts))
-        return AttentionRecord(self.edges, self.tokens, self.box, sums, counts)
+            return self
+        return replace(self, sums=self.sums.cpu(), counts=self.counts.cpu())
 
     def join(self, earlier: "AttentionRecord") -> None:
         """Adds another sampling's maps of the same prompt; those of an unlike one are left out."""

@@ -11,8 +11,8 @@ from torch import Tensor
 from ...sefi_core.errors import PictureError, SettingsError
 from ...sefi_core.heatmap import AttentionRecord, contrasted, overlay, placed, share_inside
 from ...sefi_core.identity import Identity
-from .attention import Recording
 from .drawing import grid, labelled
+from .recording import Recording
 from .words import split_words, word_columns
 
 CELL = 224  # pixels
@@ -45,20 +45,20 @@ def draw_attention(
             f"text: it is longer than the prompt that was sampled ({record.tokens} tokens); "
             "connect the text of that prompt."
         )
-    mean, stages = record.mean(), record.stages()
-    overlays, heats, sheets, shares, lines = [], [], [], [], []
+    heats, overlays, sheets, shares, lines = [], [], [], [], []
     for i, picture in enumerate(pictures):
         rows = []
         for word, found in columns.items():
-            maps = torch.stack([mean[i, found].sum(0), *stages[i][:, found].sum(1)])
-            whole = placed(maps, record.box, *picture.shape[:2])  # (1 + S, h, w)
-            heat = contrasted(whole[0])
-            heats.append(heat)
-            shown = [overlay(picture, h, opacity) for h in (heat, *contrasted(whole[1:]))]
-            overlays.append(labelled(shown[0], word))
-            rows.append((word, shown))
-            shares.append(math.nan if inside is None else float(share_inside(whole[0], inside)))
-            lines.append((i + 1, word, shares[-1], maps.mean(dim=(1, 2)).tolist()))
+            mean = record.mean()[i, found].sum(0)  # (32, 32)
+            stages = record.stages()[i][:, found].sum(1)  # (S, 32, 32)
+            heats.append(placed(contrasted(mean), record.box, *picture.shape[:2]))
+            covered = overlay(picture, heats[-1], opacity)
+            overlays.append(labelled(covered, word))
+            rows.append((word, [covered, *by_stage(picture, stages, record, opacity)]))
+            whole = placed(mean, record.box, *picture.shape[:2])
+            shares.append(math.nan if inside is None else float(share_inside(whole, inside)))
+            drawn = [float(mean.mean()), *stages.mean(dim=(1, 2)).tolist()]
+            lines.append((i + 1, word, shares[-1], drawn))
         sheets.append(grid(rows, ["all stages", *stage_names(record)], CELL))
     first = shares[:: len(columns)]
     return (
@@ -68,6 +68,21 @@ def draw_attention(
         sum(first) / len(first),
         report(lines, record, inside),
     )
+
+
+def by_stage(
+    picture: Tensor, maps: Tensor, record: AttentionRecord, opacity: float
+) -> list[Tensor]:
+    """Returns a picture (h, w, 3) under one word's maps (S, 32, 32), which share their colours; a
+    stage that was not sampled says so.
+    """
+    sampled = record.counts > 0
+    heat = torch.zeros_like(maps)
+    heat[sampled] = contrasted(maps[sampled])
+    return [
+        overlay(picture, one, opacity) if known else labelled(0.5 * picture, "not sampled")
+        for one, known in zip(placed(heat, record.box, *picture.shape[:2]), sampled, strict=True)
+    ]
 
 
 def checked_pictures(image: Tensor, record: AttentionRecord) -> Tensor:
@@ -95,21 +110,18 @@ def checked_mask(mask: Tensor | None, pictures: Tensor) -> Tensor | None:
 
 
 def stage_names(record: AttentionRecord) -> list[str]:
-    """Returns a head for each stage; one that was not sampled says so."""
     edges = zip(record.edges, record.edges[1:], strict=False)
-    return [
-        f"stage {i + 1}: t {high - 1}..{low}" + ("" if count else ", not sampled")
-        for i, ((high, low), count) in enumerate(zip(edges, record.counts.tolist(), strict=True))
-    ]
+    return [f"stage {i + 1}: t {high - 1}..{low}" for i, (high, low) in enumerate(edges)]
 
 
 def report(lines: list[tuple], record: AttentionRecord, inside: Tensor | None) -> str:
     """Returns a Markdown table: how much of all attention each word draws, in per cent."""
     heads = ["picture", "word", "inside the mask", "of all attention", *stage_names(record)]
+    sampled = [True, *(count > 0 for count in record.counts.tolist())]
     rows = [
         [str(number), word, "no mask" if math.isnan(share) else f"{share:.1%}"]
-        + [f"{value:.2%}" for value in values]
-        for number, word, share, values in lines
+        + [f"{v:.2%}" if known else "not sampled" for v, known in zip(drawn, sampled, strict=True)]
+        for number, word, share, drawn in lines
     ]
     table = "\n".join("| " + " | ".join(row) + " |" for row in [heads, ["---"] * len(heads), *rows])
     if inside is None:

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from ...sefi_core.errors import PictureError, SettingsError
 from ...sefi_core.evaluation import (
-    Estimate,
     Scores,
     gradient_likeness,
     mean_cosine,
@@ -19,19 +18,17 @@ from ...sefi_core.evaluation import (
     summarise,
 )
 from ...sefi_core.identity import Identity
-from .drawing import table
 from .faces import RECOGNISERS, Face, Recogniser, recogniser
 from .pictures import stored_samples
 from .prompt_scores import LOW_PROMPT, prompt_scores
+from .scores_view import draw, picture_rows, report
 from .words import without_placeholders
-
-ROWS = 48  # pictures that the table picture lists
 
 
 def evaluate(
     images: Tensor,
     reference: Tensor,
-    prompt: str,
+    text: str,
     face_images: Tensor | None = None,
     clip_vision: ClipVisionModel | None = None,
     clip: CLIP | None = None,
@@ -58,7 +55,7 @@ def evaluate(
     face_cosines = None
     if face_images is not None and reader is not None:
         face_cosines = compare(as_colour("face_images", face_images), reference, reader, references)
-    text = without_placeholders(prompt, identity, placeholder)
+    text = without_placeholders(text, identity, placeholder)
     prompts = prompts_or_note(images, clip_vision, clip, text, notes)
     copies = near_copies(highest, likeness)
     summary = summarise(
@@ -142,64 +139,3 @@ def prompts_or_note(
             "together, or the CLIP has no text projection (checkpoints of SD 1.x have none)."
         )
     return prompts
-
-
-def picture_rows(
-    cosines: Tensor | None, prompts: Tensor | None, copies: Tensor, threshold: float
-) -> list[list[str]]:
-    """Returns a row of words for every picture."""
-    rows = []
-    for i, copy in enumerate(copies.tolist()):
-        identity = "not measured" if cosines is None else number(float(cosines[i]), "no face")
-        score = "not measured" if prompts is None else number(float(prompts[i]), "")
-        low = prompts is not None and float(prompts[i]) < threshold
-        marks = ["below the threshold"] * low + ["near copy"] * copy
-        rows.append([str(i + 1), identity, score, ", ".join(marks)])
-    return rows
-
-
-def number(value: float, otherwise: str) -> str:
-    return otherwise if math.isnan(value) else f"{value:.3f}"
-
-
-def summary_rows(summary: dict[str, Estimate]) -> list[list[str]]:
-    heads = ["measure", "mean", "95 % interval", "pictures"]
-    return [heads] + [
-        [
-            name,
-            number(found.value, "not measured"),
-            "" if math.isnan(found.low) else f"{found.low:.3f} to {found.high:.3f}",
-            str(found.count),
-        ]
-        for name, found in summary.items()
-    ]
-
-
-PICTURE_HEADS = ["picture", "ID", "Prompt", "remarks"]
-
-
-def report(
-    title: str, summary: dict[str, Estimate], rows: list[list[str]], notes: list[str]
-) -> str:
-    """Returns everything in Markdown."""
-    tables = []
-    for heads, *body in (summary_rows(summary), [PICTURE_HEADS, *rows]):
-        lines = [heads, ["---"] * len(heads), *body]
-        tables.append("\n".join("| " + " | ".join(line) + " |" for line in lines))
-    return "\n\n".join([title, *tables, *notes])
-
-
-def draw(
-    title: str,
-    summary: dict[str, Estimate],
-    rows: list[list[str]],
-    notes: list[str],
-    images: Tensor,
-    reference: Tensor,
-) -> Tensor:
-    """Returns the table picture, with the pictures in small."""
-    shown = [["", *PICTURE_HEADS], [reference[0], "reference", "", "", ""]]
-    shown += [[image, *row] for image, row in zip(images[:ROWS], rows, strict=False)]
-    if len(rows) > ROWS:
-        notes = [*notes, f"The first {ROWS} of {len(rows)} pictures are listed; report has all."]
-    return table(title, [summary_rows(summary), shown], notes)

@@ -39,7 +39,7 @@ CONTRACT = {
         "IMAGE IMAGE MASK FLOAT STRING",
     ),
     "EvaluateSeFiID": (
-        "images reference prompt",
+        "images reference text",
         "face_images clip_vision clip identity threshold recogniser placeholder",
         "IMAGE STRING FLOAT FLOAT FLOAT FLOAT FLOAT INT",
     ),
@@ -50,7 +50,7 @@ DEFAULTS = {
     "dtype": "auto", "preview_every": 100, "checkpoint_every": 250, "resume": "[none]",
     "name": "identity", "filename_prefix": "my_identity", "include_source_hash": True,
     "text": "a photo of V*", "strength": 1.0, "start_percent": 0.0, "end_percent": 1.0,
-    "placeholder": "", "words": "V*", "opacity": 0.6, "prompt_number": 1, "prompt": "a photo of V*",
+    "placeholder": "", "words": "V*", "opacity": 0.6, "prompt_number": 1,
     "threshold": 0.23, "recogniser": "auto",
 }  # fmt: skip
 
