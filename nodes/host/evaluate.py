@@ -57,6 +57,8 @@ def evaluate(
         face_cosines = compare(as_colour("face_images", face_images), reference, reader, references)
     text = without_placeholders(text, identity, placeholder)
     prompts = prompts_or_note(images, clip_vision, clip, text, notes)
+    if prompts is not None:
+        notes.append(f"ID(P) counts pictures whose Prompt is {threshold:g} or more.")
     copies = near_copies(highest, likeness)
     summary = summarise(
         Scores(cosines, prompts), Scores(face_cosines and face_cosines[0]), threshold
@@ -67,7 +69,7 @@ def evaluate(
             "ID of such a picture says little."
         )
     rows = picture_rows(cosines, prompts, copies, threshold)
-    title = f'Prompt: "{text}", threshold {threshold:g}'
+    title = f'Prompt: "{text}"'
     return (
         draw(title, summary, rows, notes, images, reference),
         report(title, summary, rows, notes),

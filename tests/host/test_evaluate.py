@@ -230,7 +230,8 @@ def test_the_placeholder_is_read_as_the_class_word(face_folder, clip, clip_visio
     found = outcome(images, images[:1], "a photo of (<rex>:1.2)", identity=identity, **models)
     expected = prompt_scores(images, clip_vision, clip, "a photo of (dog:1.2)")
     assert found["prompt"] == pytest.approx(float(expected.mean()))
-    assert 'Prompt: "a photo of (dog:1.2)", threshold 0.23' in found["report"]
+    assert found["report"].startswith('Prompt: "a photo of (dog:1.2)"\n')
+    assert "ID(P) counts pictures whose Prompt is 0.23 or more." in found["report"]
 
 
 def test_a_prompt_score_too_low_to_be_true_is_remarked(face_folder, clip, clip_vision):
