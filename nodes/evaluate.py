@@ -3,7 +3,7 @@
 from comfy_api.v0_0_2 import io, ui
 
 from .host.evaluate import evaluate
-from .host.faces import RECOGNISERS
+from .host.faces import RECOGNISERS, recognisers_state
 from .sockets import CATEGORY, IdentitySocket
 
 NUMBERS = {
@@ -104,6 +104,10 @@ class EvaluateSeFiID(io.ComfyNode):
             ],
             is_output_node=True,
         )
+
+    @classmethod
+    def fingerprint_inputs(cls, **_) -> tuple[str, ...]:
+        return recognisers_state()
 
     @classmethod
     def execute(cls, recogniser: str = "auto", **inputs) -> io.NodeOutput:

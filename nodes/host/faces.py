@@ -4,7 +4,7 @@ Nothing is imported before it is asked for, and nothing is ever downloaded: a li
 fetch its weights is not called unless they are there.
 """
 
-__all__ = ["RECOGNISERS", "Face", "Recogniser", "recogniser"]
+__all__ = ["RECOGNISERS", "Face", "Recogniser", "recogniser", "recognisers_state"]
 
 import os
 from collections.abc import Callable
@@ -83,10 +83,15 @@ def opencv() -> Recogniser:
     return Recogniser("OpenCV (YuNet and SFace)", read)
 
 
+def insightface_packs() -> list[Path]:
+    """Returns insightface's model packs that are on disk."""
+    roots = [Path(folder_paths.models_dir) / "insightface", Path.home() / ".insightface"]
+    return sorted(p for root in roots for p in root.glob("models/*") if any(p.glob("*.onnx")))
+
+
 def insightface() -> Recogniser:
     """Detector and ArcFace of a model pack that is already on disk."""
-    roots = [Path(folder_paths.models_dir) / "insightface", Path.home() / ".insightface"]
-    packs = sorted(p for root in roots for p in root.glob("models/*") if any(p.glob("*.onnx")))
+    packs = insightface_packs()
     if not packs:
         raise Missing("no insightface models are in models/insightface/models/<name>")
     try:
@@ -117,10 +122,16 @@ def insightface() -> Recogniser:
     return Recogniser(f"insightface ({pack.name})", read)
 
 
+def facenet_weights() -> Path:
+    """Returns where facenet-pytorch keeps its weights, whether they are there or not."""
+    cache = os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")
+    home = Path(os.environ.get("TORCH_HOME", Path(cache) / "torch"))
+    return home.expanduser() / "checkpoints/20180402-114759-vggface2.pt"
+
+
 def facenet() -> Recogniser:
     """MTCNN and InceptionResnetV1 of facenet-pytorch, if its weights are in torch's cache."""
-    cache = Path(os.environ.get("TORCH_HOME", Path.home() / ".cache/torch"))
-    weights = cache / "checkpoints/20180402-114759-vggface2.pt"
+    weights = facenet_weights()
     if not weights.is_file():
         raise Missing(f"torch's cache has no checkpoints/{weights.name}")
     try:
@@ -161,6 +172,13 @@ def recogniser(choice: str) -> tuple[Recogniser | None, str]:
         "YuNet and SFace (.onnx) into models/sefi_face and queue again, or see docs/evaluation.md "
         f"for others ({'; '.join(lacking)})."
     )
+
+
+def recognisers_state() -> tuple[str, ...]:
+    """Returns what changes when the artist adds or removes a recogniser's files."""
+    files = [face_model_path("yunet"), face_model_path("sface"), *insightface_packs()]
+    found = [path for path in (*files, facenet_weights()) if path is not None and path.exists()]
+    return tuple(f"{path} {path.stat().st_mtime_ns}" for path in found)
 
 
 def as_face(embedding: np.ndarray, bgr: np.ndarray) -> Face:

@@ -2,6 +2,9 @@
 
 import ast
 import math
+import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import comfy.clip_vision
 import folder_paths
@@ -151,6 +154,49 @@ def test_a_damaged_file_is_a_sentence(face_folder):
         (face_folder / f"my_{kind}_file.onnx").write_bytes(b"nothing")
     reader, sentence = recogniser("auto")
     assert reader is None and "cannot run my_yunet_file.onnx with my_sface_file.onnx" in sentence
+
+
+def test_insightface_is_asked_as_its_interface_says(face_folder, photos, monkeypatch):
+    """With a stand-in of its interface: its weights may not be had here. Never without a pack on
+    disk, or it would fetch one.
+    """
+    asked = {}
+
+    class FaceAnalysis:
+        def __init__(self, name, root, allowed_modules, providers):
+            asked.update(name=name, root=Path(root), modules=allowed_modules)
+
+        def prepare(self, ctx_id, det_size):
+            asked["size"] = det_size
+
+        def get(self, bgr):
+            faces = [(np.array([0, 0, 9, 9]), [1.0, 0.0]), (np.array([2, 2, 30, 40]), [0.0, 1.0])]
+            asked["blue"] = bgr[0, 0].tolist()
+            return [
+                SimpleNamespace(bbox=box, embedding=np.array(e), kps=np.zeros((5, 2)))
+                for box, e in faces
+            ]
+
+    app, align = SimpleNamespace(FaceAnalysis=FaceAnalysis), SimpleNamespace()
+    align.norm_crop = lambda bgr, landmarks, side: bgr[:side, :side]
+    monkeypatch.setitem(sys.modules, "insightface", SimpleNamespace())
+    monkeypatch.setitem(sys.modules, "insightface.app", app)
+    monkeypatch.setitem(sys.modules, "insightface.utils", SimpleNamespace())
+    monkeypatch.setitem(sys.modules, "insightface.utils.face_align", align)
+    monkeypatch.setattr(folder_paths, "models_dir", str(face_folder))
+    monkeypatch.setenv("HOME", str(face_folder))
+    assert recogniser("insightface")[0] is None and not asked
+    pack = face_folder / "insightface/models/buffalo_l"
+    pack.mkdir(parents=True)
+    (pack / "det_10g.onnx").touch()
+    reader, _ = recogniser("insightface")
+    face = reader.read(np.full((200, 200, 3), (10, 20, 30), dtype=np.uint8))
+    assert reader.name == "insightface (buffalo_l)" and face.embedding.tolist() == [0.0, 1.0]
+    assert asked == {
+        "name": "buffalo_l", "root": face_folder / "insightface", "size": (640, 640),
+        "modules": ["detection", "recognition"], "blue": [30, 20, 10],
+    }  # fmt: skip
+    assert (face.crop[:, 0, 0] * 255).round().tolist() == [10, 20, 30]
 
 
 def test_an_unknown_choice_is_refused():

@@ -54,6 +54,13 @@ def test_without_a_recogniser_it_runs_and_says_so(server, graph):
     shown(server, run, graph, "EvaluateSeFiID", "table_without_recogniser.png")
 
 
+def test_a_recogniser_that_was_added_is_used_at_once(server, graph, recogniser):
+    run = server.run(graph)  # the very graph that ran without
+    assert node_of(graph, "KSampler") in run.cached()
+    (report,) = run.outputs[node_of(graph, "PreviewAny")]["text"]
+    assert "Faces: OpenCV (YuNet and SFace)." in report
+
+
 def test_maps_and_scores(server, graph, recogniser):
     """On noise that nobody would call a face: the weights come from a seed."""
     run = server.run(changed(graph, KSampler={"seed": 1}))
