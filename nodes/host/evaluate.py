@@ -6,6 +6,7 @@ import math
 
 import torch
 from comfy.clip_vision import ClipVisionModel
+from comfy.model_management import throw_exception_if_processing_interrupted
 from comfy.sd import CLIP
 from torch import Tensor
 
@@ -13,7 +14,6 @@ from ...sefi_core.errors import PictureError, SettingsError
 from ...sefi_core.evaluation import (
     Scores,
     gradient_likeness,
-    mean_cosine,
     near_copies,
     summarise,
 )
@@ -107,16 +107,17 @@ def compare(
     """Returns each picture's mean and highest cosine to the references, nan without a face, None
     without a recogniser; and its highest gradient likeness, of aligned faces or whole pictures.
     """
+    embeddings = torch.stack([face.embedding for face in references]) if references else None
     crops = [face.crop for face in references]
     wholes = list(reference.movedim(-1, 1))
     mean = torch.full((len(images),), math.nan, dtype=torch.float64)
     highest, likeness = mean.clone(), torch.zeros(len(images), dtype=torch.float64)
     for i, picture in enumerate(images):
+        throw_exception_if_processing_interrupted()
         pairs = [(picture.movedim(-1, 0), whole) for whole in wholes]
         face = reader and reader.read(stored_samples(picture[None])[0].numpy())
         if face:
-            each = torch.stack([mean_cosine(face.embedding[None], f.embedding[None])[0]
-                                for f in references])  # fmt: skip
+            each = torch.cosine_similarity(face.embedding[None], embeddings)
             mean[i], highest[i] = each.mean(), each.max()
             pairs += [(face.crop, crop) for crop in crops]
         likeness[i] = max(gradient_likeness(a, b) for a, b in pairs)

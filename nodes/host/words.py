@@ -76,7 +76,7 @@ def word_columns(
                 f'words: "{word[:60]}" does not stand in the text "{text[:120]}"; write words of '
                 "the prompt as they stand there, with commas between them."
             )
-        columns[word] = [start + i for start in starts for i in range(len(target))]
+        columns[word] = sorted({start + i for start in starts for i in range(len(target))})
     return columns
 
 
