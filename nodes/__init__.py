@@ -1,6 +1,6 @@
 """The nodes, as the host lists them."""
 
-from . import apply, combine, edit, export, load, save, train
+from . import apply, attention, combine, edit, evaluate, export, load, save, train
 
 NODES = [
     *train.NODES,
@@ -10,4 +10,6 @@ NODES = [
     *combine.NODES,
     *edit.NODES,
     *export.NODES,
+    *attention.NODES,
+    *evaluate.NODES,
 ]

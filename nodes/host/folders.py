@@ -6,6 +6,7 @@ __all__ = [
     "NO_CHECKPOINT",
     "checkpoint_names",
     "checkpoint_path",
+    "face_model_path",
     "file_state",
     "finished_path",
     "identity_names",
@@ -26,6 +27,7 @@ import folder_paths
 from ...sefi_core.errors import IdentityFileError, SettingsError
 
 IDENTITIES = "sefi"
+FACE_MODELS = "sefi_face"
 EXTENSIONS = {".safetensors", ".sft"}
 EMBEDDINGS_PREFIX = "textual inversion/"
 NO_CHECKPOINT = "[none]"
@@ -34,13 +36,14 @@ PLAIN_NAME = re.compile(r"(?![ .])[\w .\-]{1,80}(?<![ .])")
 
 
 def register() -> None:
-    """Makes models/sefi known to the host; a folder of extra_model_paths.yaml stays first."""
-    folder_paths.add_model_folder_path(IDENTITIES, str(Path(folder_paths.models_dir) / IDENTITIES))
-    # The host gives a new folder no extensions, which lists every file in it.
-    folder_paths.folder_names_and_paths[IDENTITIES] = (
-        folder_paths.get_folder_paths(IDENTITIES),
-        EXTENSIONS,
-    )
+    """Makes models/sefi and models/sefi_face known to the host; folders of extra_model_paths.yaml
+    stay first.
+    """
+    for name, extensions in ((IDENTITIES, EXTENSIONS), (FACE_MODELS, {".onnx"})):
+        folder_paths.add_model_folder_path(name, str(Path(folder_paths.models_dir) / name))
+        # The host gives a new folder no extensions, which lists every file in it.
+        paths = folder_paths.get_folder_paths(name)
+        folder_paths.folder_names_and_paths[name] = (paths, extensions)
 
 
 register()
@@ -73,6 +76,13 @@ def identity_path(name: str) -> Path:
             "put the file there and press R, or choose another."
         )
     return Path(path)
+
+
+def face_model_path(kind: str) -> Path | None:
+    """Returns the first file in models/sefi_face whose name contains `kind`, in lower case."""
+    names = folder_paths.get_filename_list(FACE_MODELS)
+    found = next((name for name in sorted(names) if kind in Path(name).name.lower()), None)
+    return found and Path(folder_paths.get_full_path_or_raise(FACE_MODELS, found))
 
 
 def file_state(name: str | None) -> tuple:

@@ -44,6 +44,17 @@ CONTRACT = {
     ),
     "EditSeFiIdentity": ("identity keys values stages", "second_identity", "SEFI_IDENTITY"),
     "ExportSeFiAsTextualInversion": ("identity filename_prefix", "tokens", "STRING"),
+    "SeFiAttentionMap": ("model", "stages", "MODEL SEFI_ATTENTION"),
+    "DrawSeFiAttentionMap": (
+        "recording samples image clip text words",
+        "identity mask opacity prompt_number placeholder",
+        "IMAGE IMAGE MASK FLOAT STRING",
+    ),
+    "EvaluateSeFiID": (
+        "images reference text",
+        "face_images clip_vision clip identity threshold recogniser placeholder",
+        "IMAGE STRING FLOAT FLOAT FLOAT FLOAT FLOAT INT",
+    ),
 }
 DEFAULTS = {
     "class_word": "person", "steps": 1000, "preset": "default", "attention_loss_weight": 0.003,
@@ -54,6 +65,8 @@ DEFAULTS = {
     "placeholder": "", "name_1": "<a>", "name_2": "<b>", "name_3": "<c>", "name_4": "<d>",
     "keys": "keep", "values": "keep", "tokens": "values", ("EditSeFiIdentity", "stages"): "all",
     **{f"{kind}_weight_{i}": 1.0 for kind in ("key", "value") for i in range(1, 5)},
+    "words": "V*", "opacity": 0.6, "prompt_number": 1,
+    "threshold": 0.23, "recogniser": "auto",
 }  # fmt: skip
 
 

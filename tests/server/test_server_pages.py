@@ -10,10 +10,13 @@ NODES = [
     "ApplySeFiConditioning",
     "BlendSeFiIdentities",
     "CombineSeFiIdentities",
+    "DrawSeFiAttentionMap",
     "EditSeFiIdentity",
+    "EvaluateSeFiID",
     "ExportSeFiAsTextualInversion",
     "LoadSeFiEmbedding",
     "SaveSeFiEmbedding",
+    "SeFiAttentionMap",
     "TrainSeFiID",
 ]
 HIDDEN = {"unique_id", "prompt", "extra_pnginfo"}
