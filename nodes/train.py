@@ -182,12 +182,13 @@ class TrainSeFiID(io.ComfyNode):
                     tooltip="The previews, oldest first; the cropped picture if none was made.",
                 ),
             ],
-            hidden=[io.Hidden.unique_id],
+            hidden=[io.Hidden.unique_id, io.Hidden.extra_pnginfo],
         )
 
     @classmethod
     def execute(cls, **inputs) -> io.NodeOutput:
-        return io.NodeOutput(*train_identity(**inputs, node_id=cls.hidden.unique_id))
+        place = {"node_id": cls.hidden.unique_id, "workflow": cls.hidden.extra_pnginfo}
+        return io.NodeOutput(*train_identity(**inputs, **place))
 
 
 NODES = [TrainSeFiID]
