@@ -188,7 +188,8 @@ class TrainSeFiID(io.ComfyNode):
     @classmethod
     def execute(cls, **inputs) -> io.NodeOutput:
         place = {"node_id": cls.hidden.unique_id, "workflow": cls.hidden.extra_pnginfo}
-        return io.NodeOutput(*train_identity(**inputs, **place))
+        *outputs, panel = train_identity(**inputs, **place)
+        return io.NodeOutput(*outputs, ui=panel)
 
 
 NODES = [TrainSeFiID]

@@ -88,19 +88,28 @@ export function chosen(node, name) {
   return node.widgets.find((candidate) => candidate.name === name)?.value
 }
 
-/** Calls `hear` with every message about a training, and `again` when some may have been missed. */
-export function onTraining(hear, again) {
+/**
+ * Calls `hear` with every message about a training, `remembered` with a node and the training that
+ * the host remembered for it instead of running it, and `again` when messages may have been missed.
+ */
+export function onTraining({ hear, remembered, again }) {
   api.addEventListener('sefi.progress', (event) => hear(event.detail))
   api.addEventListener('reconnected', again)
+  api.addEventListener('executed', ({ detail }) => {
+    const [training] = detail.output?.sefi_training ?? []
+    if (training && training.prompt !== detail.prompt_id) remembered(nodeAt(detail.node), training)
+  })
 }
 
 /** The node of the open workflow that a training belongs to; null if it is another's. */
-export function nodeOf(training) {
-  if (training.workflow !== app.graph.id) return null
+export const nodeOf = ({ workflow, node }) => (workflow === app.graph.id ? nodeAt(node) : null)
+
+/** The node at an id of the server; "5:3" is node 3 in the subgraph of node 5. */
+function nodeAt(id) {
   let graph = app.graph
   let node = null
-  for (const id of training.node.split(':')) {
-    node = graph?.getNodeById(id) ?? null // "5:3" is node 3 in the subgraph of node 5
+  for (const part of id.split(':')) {
+    node = graph?.getNodeById(part) ?? null
     graph = node?.subgraph
   }
   return node

@@ -19,11 +19,11 @@ export function thinned(points, most = MOST_KEPT) {
 }
 
 /**
- * The running mean of one loss, [step, value] each, over about a tenth of the training.
+ * The running mean of one loss, [step, value] each, over about a tenth of `span` steps.
  * Points count by the steps between them, so that a thinned curve smooths alike.
  */
-export function smoothed(points, loss, total) {
-  const memory = Math.max(2, total / 10) // steps
+export function smoothed(points, loss, span) {
+  const memory = Math.max(2, span / 10) // steps
   const line = []
   let sum = 0
   let weight = 0
@@ -46,15 +46,15 @@ export function ceiling(points, loss) {
   return high > 0 ? high * 1.1 : 1
 }
 
-/** The SVG path of [step, value] pairs as a line. */
-export function linePath(pairs, total, top, width, height) {
-  const place = placer(total, top, width, height)
+/** The SVG path of [step, value] pairs as a line; `span` steps fill the width. */
+export function linePath(pairs, span, top, width, height) {
+  const place = placer(span, top, width, height)
   return pairs.map((pair, i) => (i ? 'L' : 'M') + place(...pair)).join('')
 }
 
 /** The SVG paths of one loss as dots, one for each stage that occurs: [stage, path] pairs. */
-export function dotPaths(points, loss, total, top, width, height) {
-  const place = placer(total, top, width, height)
+export function dotPaths(points, loss, span, top, width, height) {
+  const place = placer(span, top, width, height)
   const paths = new Map()
   for (const point of points) {
     if (point[loss] === null) continue
@@ -64,10 +64,10 @@ export function dotPaths(points, loss, total, top, width, height) {
   return [...paths].sort((a, b) => a[0] - b[0])
 }
 
-function placer(total, top, width, height) {
+function placer(span, top, width, height) {
   const round = (number) => Math.round(number * 10) / 10
   return (step, value) => {
-    const x = (step / Math.max(1, total)) * width
+    const x = (step / Math.max(1, span)) * width
     const y = height * (1 - Math.min(1, Math.max(0, value / top)))
     return `${round(x)} ${round(y)}`
   }
@@ -94,10 +94,9 @@ export function clock(seconds) {
   return hours ? `${hours}:${two(minutes)}:${two(whole % 60)}` : `${minutes}:${two(whole % 60)}`
 }
 
-/** What a workflow keeps of a training that is over: its curve, none of its pictures. */
-export function keepsake(training) {
-  const { state, note, total, done, stages } = training
-  return { state, note, total, done, stages, points: thinned(training.points) }
+/** What a workflow keeps of a training that is over: its curve; no picture, no name of a file. */
+export function keepsake({ state, total, done, stages, points }) {
+  return { state, total, done, stages, points: thinned(points) }
 }
 
 /** A keepsake read back from a workflow, which may be a stranger's; null if it is none. */
@@ -110,6 +109,6 @@ export function fromKeepsake(kept) {
   if (![kept.total, kept.done, kept.stages].every(number) || !kept.points.every(whole)) return null
   const state = kept.state === 'kept' ? 'kept' : 'finished'
   const { total, done, stages, points } = kept
-  const note = typeof kept.note === 'string' ? kept.note : ''
-  return { state, note, total, done, stages, points, left: null, reference: false, preview: 0 }
+  const unkept = { note: '', left: null, reference: false, preview: 0 }
+  return { ...unkept, state, total, done, stages, points }
 }

@@ -16,7 +16,7 @@ app.registerExtension({
   name: 'sefi.identity',
   async setup() {
     bridge.loadStyle()
-    bridge.onTraining(hear, refresh)
+    bridge.onTraining({ hear, remembered, again: refresh })
     texts = await bridge.loadTexts()
   },
   nodeCreated(node) {
@@ -55,15 +55,22 @@ function addPicker(node) {
 }
 
 function hear(message) {
-  const node = bridge.nodeOf(message)
+  show(bridge.nodeOf(message), (panel) => panel.hear(message))
+}
+
+function remembered(node, training) {
+  if (!panels.get(node)?.full) show(node, (panel) => panel.show(training))
+}
+
+/** Lets the panel of a node show something; the node then grows, and keeps what is over. */
+function show(node, change) {
   const panel = panels.get(node)
   if (!panel) return
   const before = panel.full
-  panel.hear(message)
+  change(panel)
   if (panel.full !== before) bridge.fit(node)
-  const { training } = panel
-  if (['finished', 'kept'].includes(training?.state)) {
-    node.properties[KEEPSAKE] = keepsake(training)
+  if (['finished', 'kept'].includes(panel.training?.state)) {
+    node.properties[KEEPSAKE] = keepsake(panel.training)
   }
 }
 
@@ -72,7 +79,7 @@ async function refresh() {
   if (!panels.size) return
   for (const [node, panel] of panels) {
     const kept = fromKeepsake(node.properties?.[KEEPSAKE])
-    if (kept && !panel.full) panel.show(kept)
+    if (kept && !panel.full) show(node, () => panel.show(kept))
   }
   try {
     for (const training of await bridge.trainings()) hear(training)

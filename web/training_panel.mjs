@@ -132,15 +132,16 @@ class Chart {
     this.root = element('figure', { className: `sefi-chart sefi-${loss}` }, caption, this.marks)
   }
 
-  show({ points, total, stages }) {
+  show({ points, state, done, total, stages }) {
     const { loss } = this
+    const span = state === 'running' ? total : done
     const top = ceiling(points, loss)
-    const line = smoothed(points, loss, total)
-    const dots = dotPaths(points, loss, total, top, WIDTH, HEIGHT).map(([stage, d]) =>
+    const line = smoothed(points, loss, span)
+    const dots = dotPaths(points, loss, span, top, WIDTH, HEIGHT).map(([stage, d]) =>
       drawing('path', { d, class: 'sefi-dots', stroke: stageColour(stage, stages) })
     )
     const mean = drawing('path', {
-      d: linePath(line, total, top, WIDTH, HEIGHT), class: 'sefi-mean'
+      d: linePath(line, span, top, WIDTH, HEIGHT), class: 'sefi-mean'
     })
     this.marks.replaceChildren(...dots, mean)
     this.value.textContent = lossText(line[line.length - 1]?.[1])

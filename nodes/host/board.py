@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 MIXED = -1  # the stage of a step whose samples are of several stages
 KEPT = 32  # records
-MOST_POINTS = 2000  # of a curve in one message; of a longer one every second, third ... is told
+MOST_POINTS, FEW_POINTS = 2000, 240  # of a curve that is told; of a longer one every n-th
 
 
 @dataclass
@@ -55,12 +55,12 @@ class Training:
         rows = zip(losses, stages, strict=True)
         self.curve.extend([number for pair, stage in rows for number in (*pair, stage)])
 
-    def told(self, since: int = 0) -> dict:
+    def told(self, since: int = 0, most: int = MOST_POINTS) -> dict:
         """Returns all of it as JSON, with the points [step, denoising, attention, stage] after step
-        `since`; a loss that is not finite is null.
+        `since`, at most so many; a loss that is not finite is null.
         """
         done = self.done
-        apart = max(1, math.ceil((done - since) / MOST_POINTS))
+        apart = max(1, math.ceil((done - since) / most))
         chosen = range(since, done)[::-1][::apart][::-1]  # the last one always
         return {
             "workflow": self.workflow,
@@ -77,6 +77,12 @@ class Training:
             "since": since,
             "points": [[i + 1, *self.point(i)] for i in chosen],
         }
+
+    def outcome(self) -> dict:
+        """Returns what the host keeps with the results of a training that is over: a small curve,
+        no picture.
+        """
+        return self.told(most=FEW_POINTS) | {"reference": False, "preview": 0}
 
     def point(self, index: int) -> tuple[float | None, float | None, int]:
         denoising, attention, stage = self.curve[3 * index : 3 * index + 3]

@@ -74,8 +74,9 @@ class Run:
             raise  # the state is no longer worth keeping; the last checkpoint is
         except BaseException:
             if learner.step:
-                note = f"Stopped at step {learner.step}. {self.how_to_go_on()}"
-                self.progress.finish("stopped", note)
+                so_far = self.files.save_checkpoint(learner, self.shown)
+                note = f"{self.how_to_go_on}; the identity so far is in {so_far}."
+                self.progress.finish("stopped", f"Stopped at step {learner.step}. {note}")
             raise
         outcome = self.outcome()
         self.files.save_finished(outcome)
@@ -95,20 +96,13 @@ class Run:
 
     def keep(self) -> Outcome:
         """Ends the training early with an ordinary outcome."""
-        self.progress.finish(
-            "kept",
-            f"Kept what was learned in {self.learner.step} of {self.learner.config.steps} steps. "
-            f"{self.how_to_go_on()}",
-        )
+        self.files.save_checkpoint(self.learner, self.shown)
+        self.progress.finish("kept", f"{self.how_to_go_on}.")
         return self.outcome()
 
+    @property
     def how_to_go_on(self) -> str:
-        """Saves a checkpoint and tells the artist what it is for."""
-        so_far = self.files.save_checkpoint(self.learner, self.shown)
-        return (
-            f"To go on, press R and choose {self.files.checkpoint.name} in resume; the identity so "
-            f"far is in {so_far}."
-        )
+        return f"To go on, press R and choose {self.files.checkpoint.name} in resume"
 
     def outcome(self) -> Outcome:
         learner = self.learner

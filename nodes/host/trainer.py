@@ -55,14 +55,15 @@ def train_identity(
     name: str = "identity",
     node_id: str | None = None,
     workflow: dict | None = None,
-) -> tuple[Identity, dict, Tensor]:
+) -> tuple[Identity, dict, Tensor, dict]:
     """Trains, or answers with the same training finished earlier.
 
     Arguments are the inputs of the node; `node_id` and `workflow`, the host's `extra_pnginfo`, tell
     where progress is shown.
 
     Returns:
-        The identity, the host's LOSS_MAP and an IMAGE of the previews.
+        The identity, the host's LOSS_MAP, an IMAGE of the previews, and the outcome for the node's
+        panel.
     """
     config = chosen_config(
         preset,
@@ -115,7 +116,8 @@ def train_identity(
     samples = outcome.shown.samples
     if not len(samples):
         samples = stored_samples(subject[:1].movedim(1, -1))
-    return identity, loss_map(outcome.losses, attention_loss_weight), as_image(samples)
+    losses = loss_map(outcome.losses, attention_loss_weight)
+    return identity, losses, as_image(samples), {"sefi_training": [progress.training.outcome()]}
 
 
 def chosen_config(preset: str, learning_rate: float, **settings) -> TrainingConfig:

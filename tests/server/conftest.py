@@ -1,27 +1,16 @@
 """One genuine server for all tests, with the seeded checkpoint and a portrait in its folders."""
 
 import json
-import sys
 
 import pytest
-import skimage.data
-from comfy_server import ROOT, ComfyServer, link
-from PIL import Image
-
-sys.path.append(str(ROOT / "benchmarks"))
-from seeded_checkpoint import write
-
-CHECKPOINT = "v1-5-pruned-emaonly-fp16.safetensors"  # the workflows' own choice
-PICTURE = "example.png"
+from comfy_server import ROOT, ComfyServer
+from furnished import furnish
 
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory):
     folder = tmp_path_factory.mktemp("comfyui")
-    seeded = write(ROOT / ".host/seeded-sd15.safetensors")
-    link(seeded, folder / "models/checkpoints" / CHECKPOINT)
-    (folder / "input").mkdir()
-    Image.fromarray(skimage.data.astronaut()[:320, 70:390]).save(folder / "input" / PICTURE)
+    furnish(folder)
     with ComfyServer(folder) as server:
         yield server
 

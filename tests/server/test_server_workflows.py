@@ -42,9 +42,14 @@ def test_training_runs_and_shows_its_progress(trained, training):
     assert (trained.status, trained.error) == ("success", "")
     steps = trained.steps(node)
     assert steps == sorted(steps) and steps[-1] == STEPS
-    first, loss = trained.texts(node)[-1].split("\n")
-    assert first.startswith(f"step {STEPS} / {STEPS}, ")
-    assert loss.startswith("loss ")
+    told = [event.data for event in trained.events if event.kind == "sefi.progress"]
+    assert {(data["node"], data["prompt"], data["total"]) for data in told} == {
+        (node, trained.prompt, STEPS)
+    }
+    assert told[-1]["state"] == "finished" and told[-1]["preview"] == STEPS
+    points = [point for data in told for point in data["points"]]
+    assert [step for step, *_ in points] == list(range(1, STEPS + 1))
+    assert all(denoising > 0 and 0 <= stage < 5 for _, denoising, _, stage in points)
 
 
 def test_training_shows_previews_and_the_loss_graph(trained, training):
