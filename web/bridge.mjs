@@ -134,7 +134,8 @@ export async function keep({ prompt, node }) {
 export const identities = () => asked('/sefi/identities')
 
 /** The address of a card's picture, another one when the file has changed. */
-export const coverAddress = ({ name, changed }) => api.apiURL(`/sefi/cover?${query({ name, changed })}`)
+export const coverAddress = ({ name, changed }) =>
+  api.apiURL(`/sefi/cover?${query({ name, changed })}`)
 
 const query = (values) => new URLSearchParams(values)
 

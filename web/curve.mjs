@@ -1,5 +1,5 @@
-// A training's numbers as marks of a picture. A point is [step, denoising, attention, stage]; a loss
-// may be null (it was not finite); stage -1 is a step of several stages. No page, no DOM.
+// A training's numbers as marks of a picture. A point is [step, denoising, attention, stage]; a
+// loss may be null (it was not finite); stage -1 is a step of several stages. No page, no DOM.
 
 export const LOSSES = { denoising: 1, attention: 2 } // places in a point
 

@@ -23,7 +23,8 @@ function searched(card) {
 /** The line of small facts below a title. */
 export function facts(card, texts) {
   if (card.bytes === undefined) return texts.unreadable
-  return [card.class_word, card.family, card.date, sizeText(card.bytes)].filter(Boolean).join(' · ')
+  const { class_word, family, date, bytes } = card
+  return [class_word, family, date, sizeText(bytes)].filter(Boolean).join(' · ')
 }
 
 /** A title, or the file's name without its folder and ending. */

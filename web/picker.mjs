@@ -64,9 +64,10 @@ export class Picker {
     const cover = card.cover
       ? element('img', { src: this.host.cover(card), alt: '', loading: 'lazy' })
       : element('span', { className: 'sefi-initial' }, [...title][0] ?? '')
+    const hint = [card.name, card.notes].filter(Boolean).join('\n')
     const made = element(
       'button',
-      { type: 'button', className: 'sefi-card', title: [card.name, card.notes].filter(Boolean).join('\n') },
+      { type: 'button', className: 'sefi-card', title: hint },
       element('span', { className: 'sefi-cover' }, cover),
       element('span', { className: 'sefi-title' }, title),
       element('span', { className: 'sefi-facts' }, facts(card, this.texts)),

@@ -9,7 +9,8 @@ export const ENGLISH = {
   stopped: 'stopped at step {done} / {total}',
   keep: 'Stop and keep',
   keepHelp:
-    'Ends the training now; the workflow goes on with what was learned so far. (Cancel ends the workflow too.)',
+    'Ends the training now; the workflow goes on with what was learned so far. ' +
+    'Cancel ends the workflow too.',
   keeping: 'Stopping…',
   denoising: 'denoising loss',
   attention: 'attention loss',

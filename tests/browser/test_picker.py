@@ -88,7 +88,8 @@ def test_it_shows_searches_and_picks(opened, folder):
     assert "person · SD 1.x · 2026-01-31 · 31 KB" in anna.inner_text()
     assert anna.evaluate("card => card.classList.contains('sefi-chosen')")
     opened.page.wait_for_function(
-        "[...document.querySelectorAll('.sefi-cover img')].filter((i) => i.naturalWidth).length == 2"
+        "[...document.querySelectorAll('.sefi-cover img')]"
+        ".filter((image) => image.naturalWidth).length === 2"
     )
     assert (
         "this file cannot be read"
