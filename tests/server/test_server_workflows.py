@@ -1,6 +1,7 @@
 """Pictures to identities to pictures, queued over HTTP as the page would."""
 
 import copy
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +53,25 @@ def test_training_runs_and_shows_its_progress(trained, training):
     assert all(denoising > 0 and 0 <= stage < 5 for _, denoising, _, stage in points)
 
 
+def test_the_server_remembers_what_a_training_showed(server, trained, training):
+    node = node_of(training, "TrainSeFiID")
+    queued = f"prompt={trained.prompt}&node={node}"
+    (told,) = (t for t in server.get("sefi/trainings?workflow=") if t["prompt"] == trained.prompt)
+    assert (told["node"], told["state"], len(told["points"])) == (node, "finished", STEPS)
+    for of in ("reference", "preview"):
+        answer = server.fetch(f"sefi/picture?{queued}&of={of}")
+        assert answer.headers["Content-Type"] == "image/jpeg"
+        assert Image.open(BytesIO(answer.content)).size == (64, 64)
+    assert server.get("sefi/trainings?workflow=another") == []
+    over = server.post("sefi/keep", {"prompt": trained.prompt, "node": node})
+    assert over.json() == {"running": False}
+
+
+@pytest.mark.parametrize("body", [[], "x", {}, {"prompt": 1}, None])
+def test_a_wrong_wish_to_keep_is_refused(server, body):
+    assert server.post("sefi/keep", body).status_code == 400
+
+
 def test_training_shows_previews_and_the_loss_graph(trained, training):
     assert len(trained.outputs[node_of(training, "PreviewImage")]["images"]) == STEPS // 2
     assert len(trained.outputs[node_of(training, "LossGraphNode")]["images"]) == 1
@@ -92,11 +112,12 @@ def test_saved_identity_changes_the_picture_and_strength_0_does_not(server, samp
 
 
 def test_train_and_apply_in_one_graph(server, graphs):
-    short = {**SHORT, "steps": 3, "preview_every": 0, "train_seed": 1}
+    short = {**SHORT, "steps": 1, "preview_every": 0, "train_seed": 1}
     graph = changed(graphs["train_and_apply"], TrainSeFiID=short, **SMALL)
     run = server.run(graph)
     assert (run.status, run.error) == ("success", "")
-    assert run.steps(node_of(graph, "TrainSeFiID"))[-1] == 3
+    assert run.steps(node_of(graph, "TrainSeFiID"))[-1] == 1
+    assert len(run.outputs[node_of(graph, "LossGraphNode")]["images"]) == 1  # of a single loss
     assert picture(server, run, graph).shape == (64, 64, 3)
     # Without previews the samples are the cropped picture.
     assert len(run.outputs[node_of(graph, "PreviewImage")]["images"]) == 1
