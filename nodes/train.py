@@ -183,6 +183,7 @@ class TrainSeFiID(io.ComfyNode):
                 ),
             ],
             hidden=[io.Hidden.unique_id, io.Hidden.extra_pnginfo],
+            is_output_node=True,  # its panel is worth running it for, whatever is connected
         )
 
     @classmethod

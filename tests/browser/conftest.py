@@ -10,7 +10,7 @@ import shutil
 import pytest
 from comfy_server import ROOT, ComfyServer
 from furnished import furnish
-from opened import FLAGS, SHOTS, Opened
+from opened import FLAGS, SHOTS, Opened, on_the_miniature
 from playwright.sync_api import sync_playwright
 
 VIEWPORT = {"width": 1500, "height": 1000}
@@ -61,17 +61,6 @@ def opened(server, browser, tabs, request):
 
 @pytest.fixture(scope="session")
 def miniature():
-    """The training workflow on the miniature world, short and small: a function of its settings."""
+    """The training workflow on the miniature world: a function of what else it has."""
     text = (ROOT / "workflows/train_identity.json").read_text()
-
-    def workflow(**settings):
-        graph = json.loads(text)
-        for node in graph["nodes"]:
-            if node["type"] == "CheckpointLoaderSimple":
-                (socket,) = node["inputs"]
-                socket["name"] = socket["widget"]["name"] = "checkpoint"
-                node |= {"type": "LoadMiniatureWorld", "properties": {}}
-                node["widgets_values"] = ["miniature.safetensors"]
-        return graph | settings
-
-    return workflow
+    return lambda **fields: on_the_miniature(json.loads(text)) | fields

@@ -1,6 +1,6 @@
 """ComfyUI's page as an artist has it open: what the tests do in it, and what it complains about."""
 
-__all__ = ["FLAGS", "SHOTS", "Opened"]
+__all__ = ["FLAGS", "SHOTS", "Opened", "on_the_miniature"]
 
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,17 @@ SETTINGS = {
 }
 REGISTRY = "https://api.comfy.org/"  # the host asks it about every pack in a workflow
 PATIENCE = 120_000  # ms, of a busy machine
+
+
+def on_the_miniature(workflow: dict[str, Any]) -> dict[str, Any]:
+    """Returns a workflow with the miniature world in place of its checkpoint."""
+    for node in workflow["nodes"]:
+        if node["type"] == "CheckpointLoaderSimple":
+            (socket,) = node["inputs"]
+            socket["name"] = socket["widget"]["name"] = "checkpoint"
+            node |= {"type": "LoadMiniatureWorld", "properties": {}}
+            node["widgets_values"] = ["miniature.safetensors"]
+    return workflow
 
 
 class Opened:
