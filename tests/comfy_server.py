@@ -227,13 +227,20 @@ class ComfyServer:
         """Presses the stop button."""
         self.post("interrupt", {}).raise_for_status()
 
-    def run(self, graph: Graph, watch: Callable[[Event], None] | None = None) -> Run:
+    def run(
+        self,
+        graph: Graph,
+        watch: Callable[[Event], None] | None = None,
+        extra: dict[str, Any] | None = None,
+    ) -> Run:
         """Queues a graph, follows it to its end and returns what became of it.
 
         Arguments:
             watch: Called with every event as it comes.
+            extra: What a page sends beside the graph: the workflow, in `extra_pnginfo`.
         """
-        answer = self.post("prompt", {"prompt": graph, "client_id": self.client}).json()
+        body = {"prompt": graph, "client_id": self.client, "extra_data": extra or {}}
+        answer = self.post("prompt", body).json()
         if "prompt_id" not in answer:
             return Run("refused", error=json.dumps([answer["error"], answer["node_errors"]]))
         run = Run(prompt=answer["prompt_id"])
