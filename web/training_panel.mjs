@@ -1,12 +1,13 @@
 // The panel of Train SeFi ID: the losses, how long it takes, the latest preview, "Stop and keep".
 
 import {
-  LOSSES, ceiling, clock, dotPaths, joined, linePath, lossText, smoothed, stageColour
+  LOSSES, ceiling, clock, dotPaths, joined, linePath, lossText, smoothed, stageColour, thinned
 } from './curve.mjs'
 import { drawing, element } from './dom.mjs'
 import { filled } from './texts.mjs'
 
 const [WIDTH, HEIGHT] = [200, 80] // of a chart, in its own units
+const MOST_DRAWN = 2000 // points of a chart
 export const HEIGHTS = { empty: 40, full: 250 } // pixels
 
 export class TrainingPanel {
@@ -136,8 +137,9 @@ class Chart {
     const { loss } = this
     const span = state === 'running' ? total : done
     const top = ceiling(points, loss)
-    const line = smoothed(points, loss, span)
-    const dots = dotPaths(points, loss, span, top, WIDTH, HEIGHT).map(([stage, d]) =>
+    const line = thinned(smoothed(points, loss, span), MOST_DRAWN)
+    const drawn = thinned(points, MOST_DRAWN)
+    const dots = dotPaths(drawn, loss, span, top, WIDTH, HEIGHT).map(([stage, d]) =>
       drawing('path', { d, class: 'sefi-dots', stroke: stageColour(stage, stages) })
     )
     const mean = drawing('path', {

@@ -1,6 +1,6 @@
 """ComfyUI's page as an artist has it open: what the tests do in it, and what it complains about."""
 
-__all__ = ["FLAGS", "SHOTS", "Opened", "on_the_miniature"]
+__all__ = ["FLAGS", "PATIENCE", "SHOTS", "Opened", "on_the_miniature"]
 
 from pathlib import Path
 from typing import Any

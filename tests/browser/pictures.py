@@ -29,7 +29,7 @@ DOCS, WORKFLOWS = ROOT / "web/docs", ROOT / "workflows"
 MARGIN, TITLE = 12, 30  # pixels around a node, and of its title
 THUMBNAIL = 480  # pixels
 IDENTITY = "my_identity_00001_.safetensors"
-SMALL = {"steps": 160, "resolution": 64, "preview_every": 40, "checkpoint_every": 0}
+SMALL = {"steps": 120, "resolution": 64, "preview_every": 30, "checkpoint_every": 0}
 
 
 def shot(opened: Opened, *kinds: str) -> Image.Image:

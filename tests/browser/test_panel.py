@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from opened import PATIENCE
 from safetensors.torch import load_file
 
 BOTH = pytest.mark.parametrize("opened", [False, True], ids=["classic", "vue"], indirect=True)
@@ -97,6 +98,7 @@ def test_another_workflow_and_another_tab_stay_as_they_are(opened, miniature):
     opened.run()
     opened.wait_for_panel("step 1")
     tab = opened.page.context.new_page()
+    tab.set_default_timeout(PATIENCE)
     tab.goto(f"http://{opened.server.address}/", wait_until="domcontentloaded")
     tab.wait_for_function("window.app?.graph?.id && app.extensionManager?.setting")
     tab.evaluate("graph => app.loadGraphData(graph)", second)
