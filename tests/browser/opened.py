@@ -98,6 +98,18 @@ class Opened:
         """Presses Run."""
         self.page.get_by_test_id("queue-button").get_by_role("button").first.click()
 
+    def run_to_the_end(self) -> dict[str, Any]:
+        """Presses Run and returns what the host remembers of that run when it is over."""
+        before = self.server.get("history")
+        self.run()
+        self.page.wait_for_function(
+            "async n => Object.keys(await (await fetch('/history')).json()).length > n",
+            arg=len(before),
+            polling=1000,
+        )
+        (run,) = [run for key, run in self.server.get("history").items() if key not in before]
+        return run
+
     def wait_until_idle(self) -> None:
         """Returns when all that is queued is done."""
         self.page.wait_for_function(

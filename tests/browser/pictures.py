@@ -9,6 +9,7 @@ import json
 import shutil
 import sys
 import tempfile
+from base64 import b64encode
 from io import BytesIO
 from pathlib import Path
 
@@ -21,12 +22,14 @@ from comfy_server import ComfyServer
 from opened import FLAGS, Opened, on_the_miniature
 from PIL import Image
 from playwright.sync_api import sync_playwright
+from safetensors.torch import load_file, save_file
 
 from benchmarks.world.drawing import Picture, render
 from benchmarks.world.subjects import split
 
 DOCS, WORKFLOWS = ROOT / "web/docs", ROOT / "workflows"
 MARGIN, TITLE = 12, 30  # pixels around a node, and of its title
+BARS = (110, 150)  # pixels at the left and at the top that the page covers
 THUMBNAIL = 480  # pixels
 IDENTITY = "my_identity_00001_.safetensors"
 SMALL = {"steps": 120, "resolution": 64, "preview_every": 30, "checkpoint_every": 0}
@@ -35,23 +38,22 @@ SMALL = {"steps": 120, "resolution": 64, "preview_every": 30, "checkpoint_every"
 def shot(opened: Opened, *kinds: str) -> Image.Image:
     """Returns a picture of the nodes of these kinds, all if none is named, as large as it goes."""
     box = opened.page.evaluate(
-        """async ([kinds, margin, title]) => {
+        """async ([kinds, margin, title, left_bar, top_bar]) => {
             const nodes = app.graph.nodes.filter((n) => !kinds.length || kinds.includes(n.type))
             const left = Math.min(...nodes.map((n) => n.pos[0])) - margin
             const top = Math.min(...nodes.map((n) => n.pos[1])) - title - margin
             const width = Math.max(...nodes.map((n) => n.pos[0] + n.size[0])) + margin - left
             const height = Math.max(...nodes.map((n) => n.pos[1] + n.size[1])) + margin - top
-            const { ds, canvas } = app.canvas
-            const room = canvas.getBoundingClientRect()
-            ds.scale = Math.min(1, (room.width - 40) / width, (room.height - 40) / height)
-            ds.offset = [20 / ds.scale - left, 20 / ds.scale - top]
+            const { ds } = app.canvas
+            const room = [innerWidth - left_bar - 40, innerHeight - top_bar - 40]
+            ds.scale = Math.min(1, room[0] / width, room[1] / height)
+            ds.offset = [left_bar / ds.scale - left, top_bar / ds.scale - top]
             app.canvas.deselectAllNodes()
             app.canvas.draw(true, true)
             await new Promise((done) => setTimeout(done, 1500))
-            const corner = { x: room.x + 20, y: room.y + 20 }
-            return { ...corner, width: width * ds.scale, height: height * ds.scale }
+            return { x: left_bar, y: top_bar, width: width * ds.scale, height: height * ds.scale }
         }""",
-        [list(kinds), MARGIN, TITLE],
+        [list(kinds), MARGIN, TITLE, *BARS],
     )
     return Image.open(BytesIO(opened.page.screenshot(clip=box))).convert("RGB")
 
@@ -75,9 +77,7 @@ def run(opened: Opened, name: str) -> None:
     opened.set_widgets("TrainSeFiID", **SMALL)
     opened.set_widgets("EmptyLatentImage", width=128, height=128)
     opened.set_widgets("LoadSeFiEmbedding", embedding=IDENTITY)
-    opened.run()
-    opened.page.wait_for_timeout(3000)
-    opened.wait_until_idle()
+    opened.run_to_the_end()
     opened.page.wait_for_timeout(3000)
 
 
@@ -88,13 +88,11 @@ def take(opened: Opened) -> None:
     save(square(shot(opened, "LoadImage", "TrainSeFiID")), WORKFLOWS / "train_identity.jpg")
     run(opened, "train_and_apply")
     save(square(shot(opened)), WORKFLOWS / "train_and_apply.jpg")
-    saved = opened.server.folder / "output"
-    cover = Image.open(max(saved.glob("*.png"), key=lambda path: path.stat().st_mtime))
     run(opened, "apply_identity")
     save(shot(opened, "ApplySeFiConditioning"), DOCS / "ApplySeFiConditioning.jpg")
     kinds = ("LoadSeFiEmbedding", "ApplySeFiConditioning", "SaveImage")
     save(square(shot(opened, *kinds)), WORKFLOWS / "apply_identity.jpg")
-    fill_the_gallery(opened.server.folder / "models/sefi", cover)
+    fill_the_gallery(opened.server.folder / "models/sefi")
     opened.page.evaluate(
         "() => { const n = app.graph.nodes.find((n) => n.type === 'LoadSeFiEmbedding');"
         "n.widgets.find((w) => w.type === 'button').callback() }"
@@ -106,22 +104,21 @@ def take(opened: Opened) -> None:
     save(Image.open(BytesIO(picker)).convert("RGB"), DOCS / "LoadSeFiEmbedding.jpg")
 
 
-def fill_the_gallery(folder: Path, cover: Image.Image) -> None:
+def fill_the_gallery(folder: Path) -> None:
     """Adds some identities with covers, so that there is something to choose from."""
-    from base64 import b64encode
-
-    from safetensors.torch import load_file, save_file
-
     tensors = load_file(folder / IDENTITY)
-    people = [(s.name, s) for s in split("person", "train")[:6]]
-    for name, subject in people:
+    for subject in split("person", "train")[:6]:
         data = BytesIO()
         drawn = Image.fromarray(render(Picture("face", (subject,)), np.random.default_rng(3)))
         drawn.resize((128, 128)).save(data, "JPEG", quality=85)
         cover_url = f"data:image/jpeg;base64,{b64encode(data.getvalue()).decode()}"
-        texts = {"modelspec.title": name.title(), "sefi.class_word": "person", "format": "sefi-id"}
+        texts = {
+            "modelspec.title": subject.name.title(),
+            "sefi.class_word": "person",
+            "format": "sefi-id",
+        }
         texts |= {"modelspec.thumbnail": cover_url, "modelspec.date": "2026-01-31"}
-        save_file(tensors, folder / f"{name}.safetensors", texts)
+        save_file(tensors, folder / f"{subject.name}.safetensors", texts)
 
 
 def main() -> None:

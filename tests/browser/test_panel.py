@@ -93,31 +93,31 @@ def test_another_workflow_and_another_tab_stay_as_they_are(opened, miniature):
     """Two trainings in a row, of two workflows whose nodes have the same numbers."""
     first = miniature(id="aaaaaaaa-0000-4000-8000-000000000000")
     second = miniature(id="bbbbbbbb-0000-4000-8000-000000000000")
-    opened.open_workflow(first)
-    opened.set_widgets("TrainSeFiID", steps=25, train_seed=8, **SHORT)
-    opened.run()
-    opened.wait_for_panel("step 1")
     tab = opened.page.context.new_page()
     tab.set_default_timeout(PATIENCE)
     tab.goto(f"http://{opened.server.address}/", wait_until="domcontentloaded")
     tab.wait_for_function("window.app?.graph?.id && app.extensionManager?.setting")
     tab.evaluate("graph => app.loadGraphData(graph)", second)
+    opened.open_workflow(first)
+    opened.set_widgets("TrainSeFiID", steps=60, train_seed=8, **SHORT)
+    opened.run()
+    opened.wait_for_panel("step 1")
+    assert "while it trains" in tab.locator(".sefi-panel").inner_text()
 
     opened.open_workflow(second)
     opened.set_widgets("TrainSeFiID", steps=7, train_seed=9, **SHORT)
+    assert "while it trains" in opened.panel()
     opened.run()
-    panel = opened.page.locator(".sefi-panel")
-    assert "while it trains" in panel.inner_text()
     opened.wait_for_panel("finished, 7 steps")
     tab.locator(".sefi-panel", has_text="finished, 7 steps").wait_for()  # the same workflow
     opened.wait_until_idle()
     assert opened.dots() == 7
 
     opened.open_workflow(first)
-    opened.wait_for_panel("finished, 25 steps")
-    assert opened.dots() == 25
+    opened.wait_for_panel("finished, 60 steps")
+    assert opened.dots() == 60
     tab.evaluate("graph => app.loadGraphData(graph)", first)
-    tab.locator(".sefi-panel", has_text="finished, 25 steps").wait_for()
+    tab.locator(".sefi-panel", has_text="finished, 60 steps").wait_for()
     tab.close()
 
 

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 from io import BytesIO
 
 import pytest
@@ -31,7 +32,7 @@ def jpeg(colour):
 def put(folder, name, pairs="pairs.clip_l", **metadata):
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
-    given = {key.replace("_", ".", 1): value for key, value in metadata.items()}
+    given = {re.sub("^(modelspec|sefi)_", r"\1.", key): v for key, v in metadata.items()}
     save_file({pairs: torch.zeros(5, 2, 1, 768)}, path, {"format": "sefi-id", **given})
 
 
@@ -85,7 +86,7 @@ def test_it_shows_searches_and_picks(opened, folder):
     opened.press_widget("LoadSeFiEmbedding", "Browse identities")
     anna = opened.page.get_by_role("button", name="Anna")
     anna.wait_for()
-    assert "person · SD 1.x · 2026-01-31 · 31 KB" in anna.inner_text()
+    assert "person · SD 1.x · 2026-01-31 · 32 KB" in anna.inner_text()
     assert anna.evaluate("card => card.classList.contains('sefi-chosen')")
     opened.page.wait_for_function(
         "[...document.querySelectorAll('.sefi-cover img')]"

@@ -32,19 +32,11 @@ def test_all_of_them_are_here():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_template_opens_and_runs(opened, server, name):
+def test_a_template_opens_and_runs(opened, name):
     open_template(opened, name)
     for kind, values in SMALL.items():
         opened.set_widgets(kind, **values)
-    before = len(server.get("history"))
-    opened.run()
-    opened.page.wait_for_function(
-        "async n => Object.keys(await (await fetch('/history')).json()).length > n",
-        arg=before,
-        polling=1000,
-    )
-    opened.wait_until_idle()
-    (status,) = [run["status"] for run in list(server.get("history").values())[before:]]
+    status = opened.run_to_the_end()["status"]
     assert status["status_str"] == "success", status
     if name != "apply_identity":
         opened.wait_for_panel("finished, 4 steps")

@@ -3,6 +3,7 @@
 
 import base64
 import json
+import re
 from io import BytesIO
 
 import comfy.model_management as mm
@@ -183,7 +184,8 @@ def picture_of(kind):
 
 def put(folder, name, tensors=None, **metadata):
     tensors = tensors or {"pairs.clip_l": torch.zeros(5, 2, 1, 768)}
-    save_file(tensors, folder / name, {k.replace("_", ".", 1): v for k, v in metadata.items()})
+    given = {re.sub("^(modelspec|sefi)_", r"\1.", key): v for key, v in metadata.items()}
+    save_file(tensors, folder / name, given)
 
 
 def test_a_card_tells_what_the_header_holds(models):
