@@ -58,6 +58,7 @@ def measure(server: ComfyServer, opened: Opened, pairs: int, graph: Graph) -> No
         for which in order:
             opened.open_workflow(pages[which])
             taken[which].append(seconds(server, graph, 1 + 2 * pair + order.index(which)))
+            opened.page.wait_for_timeout(1000)
             shown = opened.page.locator(".sefi-dots").count() > 0
             if shown != (which == "with"):
                 sys.exit(f"the panel was {'' if shown else 'not '}shown {which} it")

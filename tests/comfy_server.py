@@ -39,7 +39,7 @@ import websocket
 
 ROOT = Path(__file__).resolve().parent.parent
 PACK_NAME = "ComfyUI-SeFi-ID"
-START_SECONDS = 240
+START_SECONDS = 600
 SILENCE_SECONDS = 3600  # large pictures encoded on a slow machine; a server that ends is not silent
 LOG_LINES = 40
 TEXT_MESSAGE = 3  # the host's number of a binary message that holds a line of text for a node

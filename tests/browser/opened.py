@@ -19,7 +19,7 @@ SETTINGS = {
     "Comfy.Minimap.Visible": False,
 }
 REGISTRY = "https://api.comfy.org/"  # the host asks it about every pack in a workflow
-PATIENCE = 120_000  # ms, of a busy machine
+PATIENCE = 400_000  # ms, of a busy machine
 
 
 def on_the_miniature(workflow: dict[str, Any]) -> dict[str, Any]:

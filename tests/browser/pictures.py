@@ -32,7 +32,7 @@ MARGIN, TITLE = 12, 30  # pixels around a node, and of its title
 BARS = (110, 150)  # pixels at the left and at the top that the page covers
 THUMBNAIL = 480  # pixels
 IDENTITY = "my_identity_00001_.safetensors"
-SMALL = {"steps": 120, "resolution": 64, "preview_every": 30, "checkpoint_every": 0}
+SMALL = {"steps": 40, "resolution": 64, "preview_every": 10, "checkpoint_every": 0}
 
 
 def shot(opened: Opened, *kinds: str) -> Image.Image:
