@@ -100,25 +100,16 @@ class Opened:
 
     def run_to_the_end(self) -> dict[str, Any]:
         """Presses Run and returns what the host remembers of that run when it is over."""
-        before = self.server.get("history")
+        before = set(self.server.get("history"))
         self.run()
-        self.page.wait_for_function(
-            "async n => Object.keys(await (await fetch('/history')).json()).length > n",
-            arg=len(before),
-            polling=1000,
-        )
-        (run,) = [run for key, run in self.server.get("history").items() if key not in before]
-        return run
+        while not (new := set(self.server.get("history")) - before):
+            self.page.wait_for_timeout(1000)
+        return self.server.get("history")[new.pop()]
 
     def wait_until_idle(self) -> None:
         """Returns when all that is queued is done."""
-        self.page.wait_for_function(
-            """async () => {
-                const { queue_running, queue_pending } = await (await fetch('/queue')).json()
-                return queue_running.length + queue_pending.length === 0
-            }""",
-            polling=1000,
-        )
+        while any(self.server.get("queue").values()):
+            self.page.wait_for_timeout(1000)
 
     def clear_queue(self) -> None:
         self.server.post("queue", {"clear": True})
