@@ -71,20 +71,26 @@ def square(picture: Image.Image) -> Image.Image:
     return made
 
 
-def run(opened: Opened, name: str) -> None:
-    """Opens a workflow on the miniature world, runs it, and lets its pictures arrive."""
+def open_workflow(opened: Opened, name: str) -> None:
+    """Opens a workflow on the miniature world, made small."""
     opened.open_workflow(on_the_miniature(json.loads((WORKFLOWS / f"{name}.json").read_text())))
     opened.set_widgets("TrainSeFiID", **SMALL)
     opened.set_widgets("EmptyLatentImage", width=128, height=128)
     opened.set_widgets("LoadSeFiEmbedding", embedding=IDENTITY)
+
+
+def run(opened: Opened, name: str) -> None:
+    """Opens a workflow, runs it, and lets its pictures arrive."""
+    open_workflow(opened, name)
     opened.run_to_the_end()
     opened.page.wait_for_timeout(3000)
 
 
 def take(opened: Opened) -> None:
+    open_workflow(opened, "train_identity")
+    save(shot(opened, "SaveSeFiEmbedding"), DOCS / "SaveSeFiEmbedding.jpg")  # no path of ours yet
     run(opened, "train_identity")
-    for kind in ("TrainSeFiID", "SaveSeFiEmbedding"):
-        save(shot(opened, kind), DOCS / f"{kind}.jpg")
+    save(shot(opened, "TrainSeFiID"), DOCS / "TrainSeFiID.jpg")
     save(square(shot(opened, "LoadImage", "TrainSeFiID")), WORKFLOWS / "train_identity.jpg")
     run(opened, "train_and_apply")
     save(square(shot(opened)), WORKFLOWS / "train_and_apply.jpg")
