@@ -1,6 +1,7 @@
-"""The nodes, as the host lists them."""
+"""The nodes, as the host lists them, and what their part of the page asks for."""
 
 from . import apply, attention, combine, edit, evaluate, export, load, save, train
+from .host.routes import serve
 
 NODES = [
     *train.NODES,
@@ -13,3 +14,5 @@ NODES = [
     *attention.NODES,
     *evaluate.NODES,
 ]
+
+serve()

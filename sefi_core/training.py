@@ -33,10 +33,13 @@ class LatentPool:
 
 @dataclass(frozen=True)
 class StepReport:
-    """After a step: `step` are done; losses (2,), L_KV and L_attn, are still on their device."""
+    """After a step: `step` are done; losses (2,), L_KV and L_attn, are still on their device; the
+    stages (B,) of its samples are on the CPU.
+    """
 
     step: int
     losses: Tensor
+    stages: Tensor
 
 
 def train(
@@ -51,7 +54,8 @@ def train(
     while learner.step < learner.config.steps:
         drawn = learner.rng.get_state()
         try:
-            learner.update(losses_of_step(backbone, encoder, pool, learner, columns))
+            terms, stages = losses_of_step(backbone, encoder, pool, learner, columns)
+            learner.update(terms)
         except BaseException:
             learner.rng.set_state(
                 drawn
@@ -59,13 +63,15 @@ def train(
             raise
         if learner.step % FINITE_CHECK_EVERY == 0 or learner.step == learner.config.steps:
             learner.require_finite(max(0, learner.step - FINITE_CHECK_EVERY))
-        yield StepReport(learner.step, learner.losses[learner.step - 1])
+        yield StepReport(learner.step, learner.losses[learner.step - 1], stages)
 
 
 def losses_of_step(
     backbone: Backbone, encoder: TextEncoder, pool: LatentPool, learner: Learner, columns: Tensor
-) -> LossTerms:
-    """Draws one batch and returns its losses, differentiable in the learner's generators."""
+) -> tuple[LossTerms, Tensor]:
+    """Draws one batch; returns its losses, differentiable in the learner's generators, and its
+    stages (B,) on the CPU.
+    """
     config, rng = learner.config, learner.rng
     view = torch.randint(0, len(pool.latents), (config.batch_size,), generator=rng)
     timesteps = backbone.nearest(
@@ -76,7 +82,7 @@ def losses_of_step(
     prediction = predict_pairs(
         backbone, encoder, learner(), learner.edges, latents, noise, timesteps, columns
     )
-    return loss_terms(prediction, config, columns, masks)
+    return loss_terms(prediction, config, columns, masks), stage_of(timesteps, learner.edges)
 
 
 def predict_pairs(

@@ -6,12 +6,14 @@ R).
 
 __all__ = [
     "as_image",
-    "as_pil",
+    "as_jpeg",
     "encode_pool",
     "sample_preview",
     "square_pictures",
     "stored_samples",
 ]
+
+from io import BytesIO
 
 import comfy.sample
 import numpy as np
@@ -32,6 +34,7 @@ from .sampling import apply_identity
 
 MIN_SIDE = 64  # pixels; the coarsest UNet layer then still sees a grid
 PREVIEW_STEPS, PREVIEW_GUIDANCE = 14, 5.0
+SMALL_PIXELS, SMALL_QUALITY = 256, 85  # of covers and of what a node shows
 
 
 def square_pictures(image: Tensor, mask: Tensor | None, side: int) -> tuple[Tensor, Tensor]:
@@ -160,6 +163,10 @@ def as_image(samples: Tensor) -> Tensor:
     return samples.float() / 255.0
 
 
-def as_pil(samples: Tensor) -> Image.Image:
-    """Returns the first of 8-bit pictures (B, H, W, 3)."""
-    return Image.fromarray(np.ascontiguousarray(samples[0].numpy()))
+def as_jpeg(samples: Tensor) -> bytes:
+    """Returns the first of 8-bit pictures (B, H, W, 3) as a small JPEG."""
+    picture = Image.fromarray(np.ascontiguousarray(samples[0].numpy()))
+    picture.thumbnail((SMALL_PIXELS, SMALL_PIXELS))
+    data = BytesIO()
+    picture.save(data, "JPEG", quality=SMALL_QUALITY)
+    return data.getvalue()

@@ -7,7 +7,6 @@ __all__ = ["save_new_embedding", "save_new_identity"]
 import base64
 import json
 from datetime import datetime, timezone
-from io import BytesIO
 
 import torch
 from torch import Tensor
@@ -19,10 +18,8 @@ from ...sefi_core.file_format import load_identity, save_identity
 from ...sefi_core.group import IdentityGroup
 from ...sefi_core.identity import Identity
 from . import folders
-from .pictures import as_pil, stored_samples
+from .pictures import as_jpeg, stored_samples
 from .progress import say
-
-COVER_PIXELS, COVER_QUALITY = 256, 85
 
 
 def save_new_identity(
@@ -45,7 +42,8 @@ def save_new_identity(
     }
     metadata = {f"modelspec.{name}": text for name, text in texts.items() if text}
     if thumbnail is not None:
-        cover = jpeg(thumbnail)
+        jpeg = as_jpeg(stored_samples(thumbnail[:1, ..., :3]))
+        cover = base64.b64encode(jpeg).decode()
         metadata["modelspec.thumbnail"] = f"data:image/jpeg;base64,{cover}"
         metadata["ssmd_cover_images"] = json.dumps([cover])  # the host's own browser shows it
     if not include_source_hash:
@@ -96,12 +94,3 @@ def save_new_embedding(
     line = f"Saved {path}; write {prompt} in a prompt"
     say(line, node_id)
     return prompt, line
-
-
-def jpeg(image: Tensor) -> str:
-    """Returns the first picture of an IMAGE as a small JPEG in base64."""
-    picture = as_pil(stored_samples(image[:1, ..., :3]))
-    picture.thumbnail((COVER_PIXELS, COVER_PIXELS))
-    data = BytesIO()
-    picture.save(data, "JPEG", quality=COVER_QUALITY)
-    return base64.b64encode(data.getvalue()).decode()

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from PIL import Image
 from ui_graph import WORKFLOWS
 
 NAMES = [
@@ -74,6 +75,15 @@ def test_nodes_do_not_overlap_and_notes_explain(workflow):
     assert 3 <= len(lines) <= 5
 
 
-def test_it_is_what_the_editor_saves(workflow):
+def test_it_is_what_the_editor_saves_but_for_an_id(workflow):
+    """By the id a page knows its trainings: every opened copy is to get one of its own."""
     assert workflow["version"] == 0.4
-    assert {"id", "revision", "groups", "config", "extra"} <= set(workflow)
+    assert {"revision", "groups", "config", "extra"} <= set(workflow)
+    assert "id" not in workflow
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_has_a_picture_in_the_template_browser(name):
+    with Image.open(WORKFLOWS / f"{name}.jpg") as picture:
+        assert picture.format == "JPEG" and min(picture.size) >= 360
+    assert (WORKFLOWS / f"{name}.jpg").stat().st_size < 80_000
