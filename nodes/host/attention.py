@@ -23,15 +23,15 @@ from torch import Tensor
 from ...sefi_core.errors import SettingsError
 from ...sefi_core.heatmap import AttentionRecord, layer_maps, thinned
 from ...sefi_core.maps import MAP_SIDE
+from .families import require_text_unet
 from .recording import Recording, Run
-from .sampling import require_cross_attention
 
 KEY = "sefi_attention"
 
 
 def watch_attention(model: ModelPatcher, stages: int = 5) -> tuple[ModelPatcher, Recording]:
     """Returns a clone that samples bit for bit as `model` does, and what will be recorded."""
-    require_cross_attention(model)
+    require_text_unet(model)
     if not 1 <= stages <= 50:
         raise SettingsError(f"stages: it is {stages}; set it between 1 and 50.")
     recording = Recording(stages)
