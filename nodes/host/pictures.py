@@ -7,6 +7,7 @@ R).
 __all__ = [
     "as_image",
     "as_jpeg",
+    "as_pil",
     "encode_pool",
     "sample_preview",
     "square_pictures",
@@ -163,9 +164,14 @@ def as_image(samples: Tensor) -> Tensor:
     return samples.float() / 255.0
 
 
+def as_pil(samples: Tensor) -> Image.Image:
+    """Returns the first of 8-bit pictures (B, H, W, 3)."""
+    return Image.fromarray(np.ascontiguousarray(samples[0].numpy()))
+
+
 def as_jpeg(samples: Tensor) -> bytes:
     """Returns the first of 8-bit pictures (B, H, W, 3) as a small JPEG."""
-    picture = Image.fromarray(np.ascontiguousarray(samples[0].numpy()))
+    picture = as_pil(samples)
     picture.thumbnail((SMALL_PIXELS, SMALL_PIXELS))
     data = BytesIO()
     picture.save(data, "JPEG", quality=SMALL_QUALITY)
