@@ -187,14 +187,14 @@ def test_a_group_takes_no_other_placeholder(model, clip, pair):
 
 
 def test_long_class_words_may_need_a_chunk_more(model, clip):
-    """The reference prompt takes three chunks, the identity's two: both are repeated whole."""
+    """The reference prompt takes three chunks, the identity's two, which are repeated whole."""
     long = some(clip, 1, class_word="golden retriever puppy dog")
     text = ", ".join(["a word"] * 24) + ", V* here and there, V*"
     text += ", a word" * 22 + " V*"
     model, conditioning = apply_identity(model, clip, long, text)
     lengths = {conditioning[0][1]["sefi"].keys.shape[1], conditioning[0][0].shape[1]}
     chunks = [len(clip.tokenize(text.replace("V*", w))["l"]) for w in ("sks", long.class_word)]
-    assert chunks == [2, 3] and lengths == {6 * 77}
+    assert chunks == [2, 3] and lengths == {6 * 77, 3 * 77}
     longer = nodes.ConditioningConcat().concat(conditioning, encode(clip, "a hat"))[0]
     assert torch.isfinite(sample(model, longer, clip)).all()
     assert not torch.equal(sample(model, longer, clip), sample(model, conditioning, clip))
