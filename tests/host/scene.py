@@ -27,9 +27,14 @@ STEPS, CFG, SEED = 2, 4.0, 3
 
 @dataclass(frozen=True)
 class Chunk:
-    """One conditioning's rows in one model call: contexts and model output, (tiles, B, ...)."""
+    """One conditioning's rows in one model call: contexts and model output, (tiles, B, ...).
+
+    Attributes:
+        batch: All rows of that call.
+    """
 
     sigma: float
+    batch: int
     mine: bool
     keys: Tensor
     values: Tensor | None
@@ -124,6 +129,7 @@ class Scene:
             self.calls.extend(
                 Chunk(
                     float(t[0]),
+                    len(x),
                     uuid in own and index == self.own_list,
                     *(part if part is None else part[:, i] for part in parts),
                 )

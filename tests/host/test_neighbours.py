@@ -71,6 +71,7 @@ def cell_of(graph, plain: Scene, neutral: Scene, learned: Scene, alone: Tensor |
         same, other = graph(neutral), graph(learned)
     except SefiError as refusal:
         return f"{REFUSED}{refusal}"
+    untouched(plain.calls, neutral.calls)
     earned = []
     if torch.equal(same, person):
         earned.append(SAME)
@@ -87,7 +88,7 @@ def untouched(plain: list, learned: list) -> None:
     """Asserts that all but the identity's own conditioning reached the UNet, and came out of it
     while both latents were still the same, as in the plain graph.
     """
-    assert [c.sigma for c in learned] == [c.sigma for c in plain]
+    assert [(c.sigma, c.batch) for c in learned] == [(c.sigma, c.batch) for c in plain]
     assert not any(c.mine for c in plain)
     assert {c.mine for c in learned} == {True, False}
     for ours, theirs in zip(learned, plain, strict=True):
