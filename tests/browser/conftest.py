@@ -25,19 +25,24 @@ def server(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def browser():
+def shots():
+    """The folder of pictures, emptied."""
+    shutil.rmtree(SHOTS, ignore_errors=True)
+    SHOTS.mkdir()
+
+
+@pytest.fixture(scope="module")  # it holds an event loop, which other tests must not meet
+def browser(shots):
     program = os.environ.get("CHROMIUM") or shutil.which("chromium")
     if program is None:
         pytest.skip("there is no Chromium: install it, or name one in CHROMIUM")
-    shutil.rmtree(SHOTS, ignore_errors=True)
-    SHOTS.mkdir()
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=FLAGS)
         yield browser
         browser.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def tabs(server, browser):
     """The tabs opened so far, by whether their nodes are rendered by Vue."""
     tabs = {}
