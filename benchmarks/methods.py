@@ -8,12 +8,13 @@ and differ in what the row says alone:
     Custom-Diffusion    Textual Inversion, and W_k, W_v of every cross-attention learn with it
     LoRA                the host's own Train LoRA node on the class word
 
-All rows take as many steps and, but for the two presets, the same views.
+All rows take as many steps and, but for the preset `paper`, the same views.
 """
 # ruff: noqa: E402 - the pack and the host can be imported after `ensure_pack` only
 
 __all__ = [
     "ABLATIONS",
+    "CLASS_WORD",
     "MAIN",
     "METHODS",
     "QUICK",
@@ -36,6 +37,7 @@ from torch import Tensor, nn
 from .pack import ensure_pack
 from .world.drawing import Picture, render
 from .world.load import load
+from .world.scenery import SCENES
 from .world.subjects import Subject
 
 ensure_pack()
@@ -53,7 +55,6 @@ from sefi_pack.sefi_core.training import LatentPool, train
 
 CLASS_WORD, PLACEHOLDER, RESOLUTION = "person", "V*", 64
 LORA_RANK = 8
-K_ALONE, V_ALONE = (("value_strength", 0.0),), (("key_strength", 0.0),)
 
 Prompted = Callable[[str], tuple[ModelPatcher, list]]
 """Gives MODEL and CONDITIONING of a prompt whose "{}" is where the subject stands."""
@@ -100,8 +101,13 @@ class World:
         self.model, self.clip, self.vae = load(miniature)
 
     def reference(self, subject: Subject) -> Tensor:
-        """Returns the picture to learn from, an IMAGE (1, 64, 64, 3) in [0, 1]."""
-        picture = render(Picture("face", (subject,)), np.random.default_rng(11))
+        """Returns the picture to learn from, an IMAGE (1, 64, 64, 3) in [0, 1].
+
+        It is a photo as people have them: a face, and a scene behind it that the training prompt
+        does not tell.
+        """
+        rng = np.random.default_rng([*map(ord, subject.name)])
+        picture = render(Picture("face", (subject,), scene=str(rng.choice(list(SCENES)))), rng)
         return torch.from_numpy(picture.astype(np.float32) / 255.0)[None]
 
     def pool(self, model: ModelPatcher, subject: Subject, config: TrainingConfig) -> LatentPool:
@@ -232,15 +238,17 @@ def train_lora(world: World, method: Method, subject: Subject) -> ModelPatcher:
 
 STEPS = 200  # of every row: the miniature needs fewer than a real model, and time is short
 DEFAULT, PAPER = (replace(PRESETS[name], steps=STEPS) for name in ("default", "paper"))
-# A face of this world always fills its picture, and a black border reads as night: views keep the
-# picture's size in every row that is not a preset's own.
-HERE = replace(DEFAULT, min_scale=1.0)
-PLAIN = replace(HERE, attention_loss="off", generator="direct", learning_rate=1e-2)
+PLAIN = replace(DEFAULT, attention_loss="off", generator="direct", learning_rate=1e-2)
 
 
 def variant(name: str, label: str, tied: bool = False, **changes: object) -> Method:
-    """Returns the row "here" with other settings."""
-    return Method(name, label, config=replace(HERE, **changes), tied=tied)
+    """Returns the row "default" with other settings."""
+    return Method(name, label, config=replace(DEFAULT, **changes), tied=tied)
+
+
+def edited(name: str, label: str, **applied: float) -> Method:
+    """Returns the row "default" with other inputs of Apply."""
+    return Method(name, label, config=DEFAULT, applied=tuple(applied.items()))
 
 
 MAIN: tuple[Method, ...] = (
@@ -249,10 +257,9 @@ MAIN: tuple[Method, ...] = (
     Method("inversion", "Textual Inversion", config=replace(PLAIN, stages=1), tied=True),
     Method("prospect", "ProSpect-style", config=PLAIN, tied=True),
     Method("custom", "Custom-Diffusion-style", "weights", replace(PLAIN, stages=1), True, 1e-4),
-    Method("lora", "LoRA, rank 8", "lora", replace(HERE, learning_rate=3e-3)),
+    Method("lora", "LoRA, rank 8", "lora", replace(DEFAULT, learning_rate=3e-3)),
     Method("paper", "SeFi `paper`", config=PAPER),
     Method("default", "SeFi `default`", config=DEFAULT),
-    Method("here", "SeFi, views of full size", config=HERE),
 )
 ABLATIONS: dict[str, tuple[Method, ...]] = {
     "attention loss": (
@@ -263,8 +270,14 @@ ABLATIONS: dict[str, tuple[Method, ...]] = {
     "K and V": (
         variant("tied", "K = V", tied=True),
         variant("tied-off", "K = V, attention loss off", tied=True, attention_loss="off"),
-        Method("k-alone", "K alone, V the class word's", "tokens", HERE, False, 0.0, K_ALONE),
-        Method("v-alone", "V alone, K the class word's", "tokens", HERE, False, 0.0, V_ALONE),
+        edited("k-alone", "K alone, V the class word's", value_strength=0.0),
+        edited("v-alone", "V alone, K the class word's", key_strength=0.0),
+    ),
+    "stages that act": (
+        edited("first-stage", "the noisiest alone", end_percent=0.2),
+        edited("early-stages", "the two noisiest", end_percent=0.4),
+        edited("late-stages", "the three others", start_percent=0.4),
+        edited("last-stage", "the least noisy alone", start_percent=0.8),
     ),
     "stages": tuple(variant(f"stages-{n}", f"stages: {n}", stages=n) for n in (1, 3, 10)),
     "lambda": tuple(
@@ -299,4 +312,4 @@ ABLATIONS: dict[str, tuple[Method, ...]] = {
     ),
 }
 METHODS = {m.name: m for m in (*MAIN, *(m for group in ABLATIONS.values() for m in group))}
-QUICK = ("name", "class", "inversion", "here")
+QUICK = ("name", "class", "inversion", "default")

@@ -7,6 +7,7 @@
 Each method learns a subject it has never seen from one drawing of its face; the judge scores what
 is sampled then. What is in benchmarks/results already is not done again: a result's file is named
 after all that shapes it, the miniature and the judge included. `--report` prints the tables.
+`--floor` compares with an earlier result and fails if our row has become worse.
 """
 
 __all__ = ["main"]
@@ -21,9 +22,10 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from .methods import ABLATIONS, MAIN, METHODS, QUICK, Method, Prompted, World, learn
-from .report import RESULTS, SHEET, STRIPS, save_strip, write_report, write_sheet
+from .methods import ABLATIONS, CLASS_WORD, MAIN, METHODS, QUICK, Method, Prompted, World, learn
+from .report import BASE, RESULTS, SHEET, STRIPS, save_strip, write_report, write_sheet
 from .world.files import MINIATURE
 from .world.judge import JUDGE, Judge, identity, load_judge
 from .world.native import PROMPTS
@@ -33,6 +35,7 @@ import comfy.sample  # isort: skip - the world's modules put the host on the pat
 
 SEEDS, STEPS, GUIDANCE = 2, 12, 5.0
 SAMPLER, SCHEDULER = "dpmpp_2m", "karras"
+TOLERANCE = 0.1  # of ID(P) between machines, whose sums differ in their last digits
 KIND = "person"
 QUICK_PROMPTS = (0, 1, 4, 6, 9)
 
@@ -76,6 +79,19 @@ def scored(judge: Judge, pictures: Tensor, subject: Subject, prompt: int) -> dic
     }
 
 
+def layout(pictures: Tensor, plain: Tensor) -> Tensor:
+    """Returns how alike two batches (B, H, W, 3) are laid out, (B,): correlation of 8 x 8 greys.
+
+    `plain` is sampled from the same noise with the class word, so 1 means that the subject changed
+    nothing of where things are.
+    """
+    coarse = [
+        F.adaptive_avg_pool2d(x.movedim(-1, 1).mean(dim=1, keepdim=True), 8).flatten(1)
+        for x in (pictures, plain)
+    ]
+    return F.cosine_similarity(*(x - x.mean(dim=1, keepdim=True) for x in coarse))
+
+
 def rounded(values: Tensor) -> list[float]:
     return [round(value, 3) for value in values.tolist()]
 
@@ -86,6 +102,8 @@ class Bench:
     def __init__(self, miniature: Path, folder: Path, seeds: int, prompts: tuple[int, ...]) -> None:
         self.world, self.judge, self.folder = World(miniature), load_judge(), folder
         self.seeds, self.prompts = seeds, prompts
+        word = self.world.plain(CLASS_WORD)
+        self.plain = [sampled(self.world, word, PROMPTS[i][0], seeds) for i in prompts]
         self.fixed = {
             "miniature": digest(miniature.read_bytes()),
             "judge": digest(JUDGE.read_bytes()),
@@ -116,7 +134,9 @@ class Bench:
         """Samples and scores every prompt, and writes the result."""
         pictures = [sampled(self.world, prompted, PROMPTS[i][0], self.seeds) for i in self.prompts]
         by_prompt = [
-            scored(self.judge, pictures[n], subject, i) for n, i in enumerate(self.prompts)
+            scored(self.judge, pictures[n], subject, i)
+            | {"layout": rounded(layout(pictures[n], self.plain[n]))}
+            for n, i in enumerate(self.prompts)
         ]
         if method.name != "name":  # the threshold alone needs them, from native names
             for scores in by_prompt:
@@ -197,6 +217,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--shard", default="0/1", help="i/n: this process does every n-th subject")
     parser.add_argument("--quick", action="store_true", help="two subjects, few rows and prompts")
     parser.add_argument("--report", action="store_true", help="write the tables and the sheet only")
+    parser.add_argument("--floor", type=Path, help="an earlier result, e.g. results/quick.json")
     return parser.parse_args()
 
 
@@ -223,6 +244,20 @@ def main() -> None:
     name = "quick" if given.quick else given.subjects
     print(write_report(records, natives, given.results, name, bench.fixed))
     bench.sheet(subjects[0], given.results / f"{name}.png")
+    if given.floor:
+        require_floor(given.results / f"{name}.json", given.floor)
+
+
+def require_floor(found: Path, floor: Path) -> None:
+    """Raises SystemExit if our row's ID(P) or Prompt is clearly below that of an earlier result."""
+    now, before = (json.loads(path.read_text())["rows"][BASE] for path in (found, floor))
+    for column in ("ID(P)", "Prompt"):
+        if now[column] < before[column] - TOLERANCE:
+            raise SystemExit(
+                f"{column} of the preset {BASE} is {now[column]:.3f}, it was {before[column]:.3f} "
+                f"in {floor}: the recipe has become worse, or the miniature or the judge is "
+                "another; mend it, or measure anew and commit why."
+            )
 
 
 if __name__ == "__main__":

@@ -30,9 +30,9 @@ from .methods import ABLATIONS, MAIN, METHODS, Method
 RESULTS = Path(__file__).with_name("results")
 STRIPS = Path(__file__).resolve().parent.parent / "demo/quality"  # pictures of every row
 DRAWS = 10_000
-SHEET = ("name", "inversion", "prospect", "lora", "paper", "default", "here")
-BASE = "here"  # the row that ablations change, and that others are compared with
-COLUMNS = ("ID(P)", "ID", "Prompt", "Detect", "ID(F)", "Detect(F)")
+SHEET = ("name", "inversion", "prospect", "custom", "lora", "paper", "default")
+BASE = "default"  # the row that ablations change, and that others are compared with
+COLUMNS = ("ID(P)", "ID", "Prompt", "Detect", "ID(F)", "Detect(F)", "Layout")
 
 Record = dict[str, object]
 
@@ -60,6 +60,7 @@ def summary(record: Record, level: float) -> dict[str, float]:
         "Detect": mean["detect"],
         "ID(F)": flat(face, "id").mean(),
         "Detect(F)": flat(face, "detect").mean(),
+        "Layout": flat(worded, "layout").mean(),
         "seconds": record["seconds"],
     }
 

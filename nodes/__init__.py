@@ -1,5 +1,18 @@
-"""The nodes, as the host lists them."""
+"""The nodes, as the host lists them, and what their part of the page asks for."""
 
-from . import apply, load, save, train
+from . import apply, attention, combine, edit, evaluate, export, load, save, train
+from .host.routes import serve
 
-NODES = [*train.NODES, *save.NODES, *load.NODES, *apply.NODES]
+NODES = [
+    *train.NODES,
+    *save.NODES,
+    *load.NODES,
+    *apply.NODES,
+    *combine.NODES,
+    *edit.NODES,
+    *export.NODES,
+    *attention.NODES,
+    *evaluate.NODES,
+]
+
+serve()

@@ -190,12 +190,15 @@ class TrainSeFiID(io.ComfyNode):
                     tooltip="The previews, oldest first; the cropped picture if none was made.",
                 ),
             ],
-            hidden=[io.Hidden.unique_id],
+            hidden=[io.Hidden.unique_id, io.Hidden.extra_pnginfo],
+            is_output_node=True,  # its panel is worth running it for, whatever is connected
         )
 
     @classmethod
     def execute(cls, **inputs) -> io.NodeOutput:
-        return io.NodeOutput(*train_identity(**inputs, node_id=cls.hidden.unique_id))
+        place = {"node_id": cls.hidden.unique_id, "workflow": cls.hidden.extra_pnginfo}
+        *outputs, panel = train_identity(**inputs, **place)
+        return io.NodeOutput(*outputs, ui=panel)
 
 
 NODES = [TrainSeFiID]

@@ -3,7 +3,7 @@
 The only file of the core that touches the disk. Equal contents are equal bytes. Never unpickled.
 """
 
-__all__ = ["MAX_HEADER", "load_tensors", "save_tensors"]
+__all__ = ["MAX_HEADER", "load_header", "load_tensors", "save_tensors"]
 
 import json
 import os
@@ -65,6 +65,31 @@ def load_tensors(path: Path, max_bytes: int) -> tuple[dict[str, Tensor], dict[st
     Raises:
         IdentityFileError: It is missing, too large, damaged or of another kind.
     """
+    data = read_start(path, max_bytes + 1)
+    if len(data) > max_bytes:
+        raise IdentityFileError(
+            f"{path.name}: it is larger than {max_bytes >> 20} MiB, the most such a file may take; "
+            "choose another file."
+        )
+    _, metadata = checked_header(path, data)
+    try:
+        return safetensors.torch.load(data), metadata
+    except (SafetensorError, ValueError, KeyError, OverflowError, RuntimeError) as error:
+        raise damaged(path) from error
+
+
+def load_header(path: Path) -> tuple[dict[str, list[int]], dict[str, str]]:
+    """Reads the shapes, by tensor name, and the metadata of a `.safetensors`; of the file no more
+    than a header may take.
+
+    Raises:
+        IdentityFileError: It is missing, damaged or of another kind.
+    """
+    return checked_header(path, read_start(path, 8 + MAX_HEADER))
+
+
+def read_start(path: Path, size: int) -> bytes:
+    """Returns the first `size` bytes of a file whose name says that it is a `.safetensors`."""
     if path.suffix.lower() not in SUFFIXES:
         raise IdentityFileError(
             f"{path.name}: only {' and '.join(SUFFIXES)} files are read, because others can run "
@@ -72,25 +97,15 @@ def load_tensors(path: Path, max_bytes: int) -> tuple[dict[str, Tensor], dict[st
         )
     try:
         with path.open("rb") as file:
-            data = file.read(max_bytes + 1)
+            return file.read(size)
     except OSError as error:
         raise IdentityFileError(
             f"{path.name}: it cannot be read ({error.strerror}); check the file."
         ) from error
-    if len(data) > max_bytes:
-        raise IdentityFileError(
-            f"{path.name}: it is larger than {max_bytes >> 20} MiB, the most such a file may take; "
-            "choose another file."
-        )
-    metadata = checked_metadata(path, data)
-    try:
-        return safetensors.torch.load(data), metadata
-    except (SafetensorError, ValueError, KeyError, OverflowError, RuntimeError) as error:
-        raise damaged(path) from error
 
 
-def checked_metadata(path: Path, data: bytes) -> dict[str, str]:
-    """Returns the header's metadata after a look at the header alone."""
+def checked_header(path: Path, data: bytes) -> tuple[dict[str, list[int]], dict[str, str]]:
+    """Returns the header's shapes and metadata after a look at the header alone."""
     size = int.from_bytes(data[:8], "little")
     if len(data) < 8 or size > len(data) - 8:
         raise damaged(path)
@@ -100,15 +115,16 @@ def checked_metadata(path: Path, data: bytes) -> dict[str, str]:
             "read; choose another file."
         )
     try:
-        metadata = json.loads(data[8 : 8 + size]).get("__metadata__", {})
+        fields = json.loads(data[8 : 8 + size])
+        metadata = fields.pop("__metadata__", {})
         if not all(isinstance(item, str) for pair in metadata.items() for item in pair):
             raise TypeError
-    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        return {name: list(field["shape"]) for name, field in fields.items()}, metadata
+    except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
         raise IdentityFileError(
             f"{path.name}: it is not a safetensors file, whatever its name says; fetch or train "
             "it again."
         ) from error
-    return metadata
 
 
 def damaged(path: Path) -> IdentityFileError:

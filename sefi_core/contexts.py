@@ -10,12 +10,12 @@ __all__ = ["StagedContext", "put_tokens", "stage_contexts"]
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from .stages import TIMESTEPS, stage_of
+from .stages import stage_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,8 +23,8 @@ class StagedContext:
     """Key and value contexts of one prompt.
 
     Attributes:
-        keys, values: Shape (S, L, C).
-        reference: The reference prompt's context, (1, L, C).
+        keys, values: Shape (S, L, C); L is L' or a multiple of it, whole contexts repeated.
+        reference: The reference prompt's context, (1, L', C).
         edges: The S + 1 descending timesteps that bound the stages.
     """
 
@@ -41,10 +41,8 @@ class StagedContext:
         return self.keys.index_select(0, stage), self.values.index_select(0, stage)
 
     def map(self, change: Callable[[Tensor], Tensor]) -> "StagedContext":
-        """Returns it with `change` applied to every tensor."""
-        return StagedContext(
-            change(self.keys), change(self.values), change(self.reference), self.edges
-        )
+        """Returns it with `change` applied to keys and values."""
+        return replace(self, keys=change(self.keys), values=change(self.values))
 
 
 def put_tokens(embeds: Tensor, tokens: Tensor, slots: list[int]) -> Tensor:
@@ -58,40 +56,32 @@ def put_tokens(embeds: Tensor, tokens: Tensor, slots: list[int]) -> Tensor:
 
 
 def stage_contexts(
-    encoded: Tensor,
-    reference: Tensor,
-    edges: tuple[int, ...],
-    active: tuple[int, int] = (0, TIMESTEPS),
-    acting: tuple[bool, bool] = (True, True),
+    encoded: Tensor, reference: Tensor, edges: tuple[int, ...], acting: Tensor
 ) -> StagedContext:
     """Builds the staged contexts of one prompt.
 
     Arguments:
-        encoded: The prompt with every token in its slot, (S, 2, L, C).
-        reference: The reference prompt, (1, L', C).
+        encoded: The prompt with every acting token in its slot, (n, L, C), in the order in which
+            `acting` counts them.
+        reference: The reference prompt, (1, L', C); it stands in everywhere else.
         edges: The S + 1 stage edges.
-        active: (low, high): the identity acts for low <= t < high.
-        acting: Whether it acts through K and through V.
+        acting: (S, 2), bool: the n stages that act through K and through V.
     """
-    encoded, reference = same_length(encoded, reference)
-    low, high = active
-    cuts = sorted({*edges, *(t for t in active if 0 < t < TIMESTEPS)}, reverse=True)
-    starts = torch.tensor(cuts[1:])  # the lowest timestep of each new stage
-    stages = stage_of(starts, edges)
-    parts = []
-    for axis in range(2):
-        rows = encoded[stages, axis]  # (S', L, C)
-        acts = (starts >= low) & (starts < high) & acting[axis]
-        parts.append(torch.where(acts.to(rows.device).view(-1, 1, 1), rows, reference))
-    return StagedContext(*parts, reference, tuple(cuts))
+    encoded, stand_in = same_length(encoded, reference)
+    contexts = stand_in.expand(*acting.shape, -1, -1).clone()  # (S, 2, L, C)
+    contexts[acting.to(contexts.device)] = encoded
+    keys, values = contexts.unbind(dim=1)
+    return StagedContext(keys.contiguous(), values.contiguous(), reference, edges)
 
 
 def same_length(encoded: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
-    """Repeats whole contexts (axis -2) to one length: a class word of several tokens may need a
+    """Repeats whole contexts (axis 1) to one length: a class word of several tokens may need a
     chunk more.
 
     Repetition of the whole leaves softmax attention as it was.
     """
-    length = math.lcm(encoded.shape[-2], reference.shape[-2])
-    repeat = [1] * (encoded.ndim - 2) + [length // encoded.shape[-2], 1]
-    return encoded.repeat(repeat), reference.repeat(1, length // reference.shape[-2], 1)
+    length = math.lcm(encoded.shape[1], reference.shape[1])
+    encoded, reference = (
+        contexts.repeat(1, length // contexts.shape[1], 1) for contexts in (encoded, reference)
+    )
+    return encoded, reference

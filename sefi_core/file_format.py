@@ -3,8 +3,11 @@
 Tensors, float16 or float32, finite:
     pairs.<encoder>   [stages, 2, tokens, width]; axis 1 is (K, V); stage 0 is the noisiest
     <encoder>         [tokens, width], the mean of the V tokens: any embedding loader reads it
-Metadata, text: format = "sefi-id", format_version = "1", sefi.class_word, sefi.stages,
-sefi.stage_edges, modelspec.trigger_phrase (the placeholder), and what else is known of it.
+Metadata, text: format = "sefi-id", format_version, sefi.class_word, sefi.stages, sefi.stage_edges,
+modelspec.trigger_phrase (the placeholder), and what else is known of it.
+
+A file is of version 1 unless it needs version 2: strengths other than 1 (sefi.strengths), or
+several identities (pairs.<n>.<encoder>, each one's metadata listed in sefi.identities).
 
 Also read: textual-inversion embeddings (`emb_params`, or `clip_l` / `clip_g` alone), as an identity
 of one stage. Files are checked before they are believed, never unpickled, and written whole or not
@@ -16,16 +19,20 @@ __all__ = ["ENCODERS", "load_identity", "save_identity"]
 import hashlib
 import json
 import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from .container import load_tensors, save_tensors
+from .edit import stage_mean
 from .errors import IdentityFileError, SefiError
+from .group import IdentityGroup, joined
 from .identity import Identity
+from .texts import IDENTITIES, PLACEHOLDER, STRENGTHS, kept, meaning, member_from, texts_of_members
 
-FORMAT, FORMAT_VERSION = "sefi-id", 1
+FORMAT, FORMAT_VERSION = "sefi-id", 2
 ENCODERS = ("clip_l", "clip_g", "clip_h")
 ARCHITECTURES = {
     ("clip_l", 768): "stable-diffusion-v1",
@@ -36,37 +43,60 @@ ARCHITECTURE_V2_V = "stable-diffusion-v2-768-v"  # the same encoder, but it pred
 MAX_IDENTITY = 64 << 20  # bytes
 
 
-def save_identity(identity: Identity, path: Path, metadata: dict[str, str] | None = None) -> None:
+def save_identity(
+    identity: Identity | IdentityGroup, path: Path, metadata: dict[str, str] | None = None
+) -> None:
     """Writes an identity with its own and the given metadata; equal ones are equal bytes."""
-    tensors = {f"pairs.{name}": pairs for name, pairs in identity.pairs.items()}
-    tensors |= {name: pairs[:, 1].mean(dim=0) for name, pairs in identity.pairs.items()}
+    members = identity.members
+    tensors = {
+        f"pairs.{prefix}{name}": pairs.clone()  # one identity may stand under two names
+        for prefix, member in zip(prefixes(members), members, strict=True)
+        for name, pairs in member.pairs.items()
+    }
+    tensors |= fallback(members)
+    texts = meaning(members[0])
+    if len(members) > 1:
+        each = [{**member.metadata, **meaning(member)} for member in members]
+        texts = {IDENTITIES: json.dumps(each, sort_keys=True)}
     widths = sorted(identity.widths.items())
     base = ARCHITECTURES.get(widths[0], "custom")
-    texts = {**identity.metadata, **(metadata or {})}
-    if widths[0][0] == "clip_h" and texts.get("modelspec.prediction_type") == "v":
+    told = {**identity.metadata, **(metadata or {})}
+    predicts = {**members[0].metadata, **told}.get("modelspec.prediction_type")
+    if widths[0][0] == "clip_h" and predicts == "v":
         base = ARCHITECTURE_V2_V
     digest = hashlib.sha256(b"".join(tensors[name].numpy().tobytes() for name in sorted(tensors)))
     save_tensors(
         tensors,
         path,
         {
+            **told,
             **texts,
             "format": FORMAT,
-            "format_version": str(FORMAT_VERSION),
-            "sefi.class_word": identity.class_word,
-            "sefi.stages": str(identity.stages),
-            "sefi.stage_edges": json.dumps(list(identity.edges)),
+            "format_version": "2" if texts.keys() & {IDENTITIES, STRENGTHS} else "1",
             "modelspec.sai_model_spec": "1.0.1",
             "modelspec.architecture": f"{base}/sefi-identity",
             "modelspec.implementation": "https://arxiv.org/abs/2402.00631",
-            "modelspec.trigger_phrase": identity.placeholder,
+            PLACEHOLDER: identity.placeholder,
             "modelspec.hash_sha256": f"0x{digest.hexdigest()}",
         },
     )
 
 
-def load_identity(path: Path) -> Identity:
-    """Reads an identity, or a textual-inversion embedding as one.
+def prefixes(members: Sequence) -> list[str]:
+    """Returns what stands before the encoder in each member's tensor names."""
+    return [""] if len(members) == 1 else [f"{n}." for n in range(len(members))]
+
+
+def fallback(members: Iterable[Identity]) -> dict[str, Tensor]:
+    """Returns by encoder the tokens (T, E) for plain embedding loaders, members one after another;
+    none for those of whose V nothing acts.
+    """
+    means = [mean for member in members if (mean := stage_mean(member, axis=1))]
+    return {name: torch.cat([mean[name] for mean in means]) for name in (means[0] if means else ())}
+
+
+def load_identity(path: Path) -> Identity | IdentityGroup:
+    """Reads an identity, several from one file, or a textual-inversion embedding as one.
 
     Raises:
         IdentityFileError: The file is neither, damaged, or from a newer version.
@@ -83,7 +113,7 @@ def load_identity(path: Path) -> Identity:
         raise IdentityFileError(f"embedding: {path.name}: {error}") from error
 
 
-def identity_from(tensors: dict[str, Tensor], metadata: dict[str, str]) -> Identity:
+def identity_from(tensors: dict[str, Tensor], metadata: dict[str, str]) -> Identity | IdentityGroup:
     version = metadata.get("format_version", "")
     if not re.fullmatch("[0-9]{1,9}", version):
         raise IdentityFileError(
@@ -94,30 +124,25 @@ def identity_from(tensors: dict[str, Tensor], metadata: dict[str, str]) -> Ident
             f"it has format version {version}, this pack reads up to {FORMAT_VERSION}; update "
             "ComfyUI-SeFi-ID."
         )
-    pairs = {name: tensors[f"pairs.{name}"] for name in ENCODERS if f"pairs.{name}" in tensors}
-    unknown = sorted(set(tensors) - set(pairs) - {f"pairs.{name}" for name in pairs})
-    if unknown or any(
-        value.dtype not in (torch.float16, torch.float32) for value in pairs.values()
-    ):
+    listed = texts_of_members(metadata)
+    keys = [
+        {name: key for name in ENCODERS if (key := f"pairs.{prefix}{name}") in tensors}
+        for prefix in prefixes(listed)
+    ]
+    unknown = set(tensors) - {name for each in keys for pair in each.items() for name in pair}
+    dtypes = {tensors[key].dtype for each in keys for key in each.values()}
+    if unknown or dtypes - {torch.float16, torch.float32}:
         raise IdentityFileError(
             "it holds tensors that an identity of this version does not have "
-            f"({', '.join(unknown)[:120] or 'not float16 or float32'}); update ComfyUI-SeFi-ID, "
-            "or ask its maker to save it again."
+            f"({', '.join(sorted(unknown))[:120] or 'not float16 or float32'}); update "
+            "ComfyUI-SeFi-ID, or ask its maker to save it again."
         )
-    try:
-        edges = json.loads(metadata["sefi.stage_edges"])
-        if not isinstance(edges, list) or not all(type(edge) is int for edge in edges):
-            raise TypeError
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise IdentityFileError(
-            "its stage edges are not a list of whole numbers; ask its maker to save it again."
-        ) from error
-    return Identity(
-        {name: value.float() for name, value in pairs.items()},
-        class_word=metadata.get("sefi.class_word") or "person",
-        placeholder=metadata.get("modelspec.trigger_phrase") or Identity.placeholder,
-        edges=tuple(edges),
-        metadata=metadata,
+    return joined(
+        [
+            member_from({name: tensors[key] for name, key in each.items()}, texts)
+            for each, texts in zip(keys, listed, strict=True)
+        ],
+        kept(metadata),
     )
 
 

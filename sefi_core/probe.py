@@ -7,7 +7,7 @@ stages, so that two looks differ by what was learned between them.
 
 __all__ = ["LatentPool", "Probe", "has_settled", "make_probe"]
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -36,6 +36,11 @@ class Probe:
     latents: Tensor
     noise: Tensor
     timesteps: Tensor
+
+    def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Yields latents, noise and timesteps of up to `size` samples."""
+        parts = (tensor.split(size) for tensor in (self.latents, self.noise, self.timesteps))
+        return zip(*parts, strict=True)
 
 
 def make_probe(pool: LatentPool, config: TrainingConfig) -> Probe | None:

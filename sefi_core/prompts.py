@@ -1,14 +1,16 @@
-"""Where the placeholder stands in a text, and the text with the class word in its place."""
+"""Where placeholders stand in a text, and the text with class words in their places."""
 
 __all__ = [
     "DEFAULT_PLACEHOLDER",
     "TRAINING_TEMPLATE",
-    "replace_placeholder",
+    "placeholders_in",
+    "replace_placeholders",
     "require_noun",
     "training_prompt",
 ]
 
 import re
+from collections.abc import Iterable, Mapping
 
 from .errors import PromptError
 
@@ -32,18 +34,36 @@ def require_noun(class_word: str) -> None:
         )
 
 
-def replace_placeholder(text: str, placeholder: str, word: str) -> str:
-    """Returns `text` with `word` wherever `placeholder` stands as a word of its own.
+def placeholders_in(text: str, placeholders: Iterable[str]) -> list[str]:
+    """Returns those of the placeholders that stand in `text` as words of their own.
 
-    Punctuation may touch it (`V*,` `(V*:1.2)` `V*'s`); letters, digits and underscores may not.
+    Punctuation may touch one (`V*,` `(V*:1.2)` `V*'s`); letters, digits and underscores may not.
 
     Raises:
-        PromptError: It stands nowhere in the text.
+        PromptError: None of them stands in the text.
     """
-    replaced, count = re.subn(rf"(?<!\w){re.escape(placeholder)}(?!\w)", lambda _: word, text)
-    if not count:
-        raise PromptError(
-            f'text: the placeholder "{placeholder}" does not stand in "{text[:120]}"; write it '
-            f'where the identity should appear, for example "a photo of {placeholder}".'
+    placeholders = list(placeholders)
+    found = set(pattern_of(placeholders).findall(text))
+    if not found:
+        listed = ", ".join(f'"{placeholder}"' for placeholder in placeholders)
+        absent, one = (
+            (f"the placeholder {listed} does not stand", "it")
+            if len(placeholders) == 1
+            else (f"none of the placeholders {listed} stands", "one")
         )
-    return replaced
+        raise PromptError(
+            f'text: {absent} in "{text[:120]}"; write {one} where the identity should appear, for '
+            f'example "a photo of {placeholders[0]}".'
+        )
+    return [placeholder for placeholder in placeholders if placeholder in found]
+
+
+def replace_placeholders(text: str, words: Mapping[str, str]) -> str:
+    """Returns `text` with its word wherever a placeholder of `words` stands, all at once."""
+    return pattern_of(words).sub(lambda match: words[match[0]], text)
+
+
+def pattern_of(placeholders: Iterable[str]) -> re.Pattern:
+    """Returns what finds every placeholder; of two that begin alike, the longer one."""
+    either = "|".join(map(re.escape, sorted(placeholders, key=len, reverse=True)))
+    return re.compile(rf"(?<!\w)(?:{either})(?!\w)")

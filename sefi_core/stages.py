@@ -5,13 +5,24 @@ Timesteps 999 .. 0 are cut by descending edges (1000, 800, 600, 400, 200, 0): st
 depends on t alone, never on the sampler or its number of steps.
 """
 
-__all__ = ["TIMESTEPS", "active_range", "even_edges", "sample_timesteps", "stage_of"]
+__all__ = [
+    "TIMESTEPS",
+    "active_range",
+    "chosen_stages",
+    "even_edges",
+    "sample_timesteps",
+    "stage_of",
+    "union_edges",
+]
 
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
+
+from .errors import SettingsError
 
 TIMESTEPS = 1000
 
@@ -19,6 +30,32 @@ TIMESTEPS = 1000
 def even_edges(stages: int) -> tuple[int, ...]:
     """Returns the `stages` + 1 edges, descending from 1000 to 0, of equal stages (Sec. III-C)."""
     return tuple(TIMESTEPS - i * TIMESTEPS // stages for i in range(stages + 1))
+
+
+def union_edges(*edges: Iterable[int]) -> tuple[int, ...]:
+    """Returns all edges there are, descending: stages as fine as every one of them asks for."""
+    return tuple(sorted(set().union(*edges), reverse=True))
+
+
+def chosen_stages(text: str, stages: int) -> list[bool]:
+    """Returns for each of S stages whether `text` names it, counted from 1: "all", "1", "1-2, 5".
+
+    Raises:
+        SettingsError: It names none, or one that there is not.
+    """
+    if text.strip().lower() == "all":
+        return [True] * stages
+    chosen: set[int] = set()
+    for part in text.split(","):
+        ends = re.fullmatch(r"\s*([0-9]{1,4})\s*(?:-\s*([0-9]{1,4})\s*)?", part)
+        first, last = (int(ends[1]), int(ends[2] or ends[1])) if ends else (0, 0)
+        if not 1 <= first <= last <= stages:
+            raise SettingsError(
+                f'stages: "{text[:60]}" does not name stages of this identity, which are 1 to '
+                f"{stages}; write for example 1, or 1-{stages}, or all."
+            )
+        chosen.update(range(first, last + 1))
+    return [stage in chosen for stage in range(1, stages + 1)]
 
 
 def stage_of(timesteps: Tensor, edges: Sequence[int]) -> Tensor:

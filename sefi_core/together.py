@@ -51,12 +51,13 @@ def train_together(backbone: Backbone, subjects: list[Subject]) -> Iterator[list
     while learners[0].step < learners[0].config.steps:
         drawn = [learner.rng.get_state() for learner in learners]
         try:
-            step_together(learners, losses_together(backbone, subjects, columns))
+            terms, stages = losses_together(backbone, subjects, columns)
+            step_together(learners, terms)
         except BaseException:
             for learner, state in zip(learners, drawn, strict=True):
                 learner.rng.set_state(state)
             raise
-        yield [checked(learner) for learner in learners]
+        yield [checked(one, drawn_now) for one, drawn_now in zip(learners, stages, strict=True)]
 
 
 def step_together(learners: list[Learner], terms: list[LossTerms]) -> None:
@@ -73,8 +74,8 @@ def step_together(learners: list[Learner], terms: list[LossTerms]) -> None:
 
 def losses_together(
     backbone: Backbone, subjects: list[Subject], columns: list[Tensor]
-) -> list[LossTerms]:
-    """Draws a batch of every subject and returns their losses."""
+) -> tuple[list[LossTerms], list[Tensor]]:
+    """Draws a batch of every subject; returns their losses, and their stages (B,) on the CPU."""
     draws = [draw(backbone, subject.pool, subject.learner) for subject in subjects]
     latents = torch.cat([one[0] for one in draws])
     noise, timesteps = (torch.cat([one[i] for one in draws]) for i in (2, 3))
@@ -89,10 +90,11 @@ def losses_together(
         with_maps=any(bool(one.any()) for one in columns),
     )
     parts = prediction.split([config.batch_size for config in configs])
-    return [
+    terms = [
         loss_terms(part if c.any() else without_maps(part), config, c, d[1])
         for part, config, c, d in zip(parts, configs, columns, draws, strict=True)
     ]
+    return terms, [stage_of(d[3], s.learner.edges) for d, s in zip(draws, subjects, strict=True)]
 
 
 def contexts_together(

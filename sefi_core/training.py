@@ -37,10 +37,13 @@ FINITE_CHECK_EVERY = 10  # steps; each check waits for the device
 
 @dataclass(frozen=True)
 class StepReport:
-    """After a step: `step` are done; losses (2,), L_KV and L_attn, are still on their device."""
+    """After a step: `step` are done; losses (2,), L_KV and L_attn, are still on their device; the
+    stages (B,) of its samples are on the CPU.
+    """
 
     step: int
     losses: Tensor
+    stages: Tensor
 
 
 def train(
@@ -57,13 +60,14 @@ def train(
     while learner.step < learner.config.steps and not settled(backbone, encoder, learner, probe):
         drawn = learner.rng.get_state()
         try:
-            learner.update(losses_of_step(backbone, encoder, pool, learner, columns))
+            terms, stages = losses_of_step(backbone, encoder, pool, learner, columns)
+            learner.update(terms)
         except BaseException:
             learner.rng.set_state(
                 drawn
             )  # a step that was cut short is drawn again when the training goes on
             raise
-        yield checked(learner)
+        yield checked(learner, stages)
 
 
 def settled(
@@ -83,45 +87,38 @@ def settled(
 def probe_loss(backbone: Backbone, encoder: TextEncoder, learner: Learner, probe: Probe) -> Tensor:
     """Returns L_KV, a scalar, of the pairs so far on the probe, in batches as large as a step's."""
     pairs = {name: table.to(learner.device) for name, table in learner.pairs().items()}
-    size, losses = learner.config.batch_size, []
-    for at in range(0, len(probe.timesteps), size):
-        part = slice(at, at + size)
-        timesteps = backbone.nearest(probe.timesteps[part])
-        prediction = predict_pairs(
-            backbone,
-            encoder,
-            pairs,
-            learner.edges,
-            probe.latents[part],
-            probe.noise[part],
-            timesteps,
-            columns=torch.zeros(1),
-        )
+    losses = []
+    for latents, noise, timesteps in probe.batches(learner.config.batch_size):
+        inputs = latents, noise, backbone.nearest(timesteps), torch.zeros(1)
+        prediction = predict_pairs(backbone, encoder, pairs, learner.edges, *inputs)
         losses.append(denoising_loss(prediction) * len(timesteps))
     return torch.stack(losses).sum() / len(probe.timesteps)
 
 
-def checked(learner: Learner) -> StepReport:
-    """Reports the step just taken; looks every so often whether the numbers are still finite.
+def checked(learner: Learner, stages: Tensor) -> StepReport:
+    """Reports the step just taken, of samples of `stages` (B,); looks every so often whether the
+    numbers are still finite.
 
     Raises:
         TrainingError: They are not.
     """
     if learner.step % FINITE_CHECK_EVERY == 0 or learner.step == learner.config.steps:
         learner.require_finite(max(0, learner.step - FINITE_CHECK_EVERY))
-    return StepReport(learner.step, learner.losses[learner.step - 1])
+    return StepReport(learner.step, learner.losses[learner.step - 1], stages)
 
 
 def losses_of_step(
     backbone: Backbone, encoder: TextEncoder, pool: LatentPool, learner: Learner, columns: Tensor
-) -> LossTerms:
-    """Draws one batch and returns its losses, differentiable in the learner's generators."""
+) -> tuple[LossTerms, Tensor]:
+    """Draws one batch; returns its losses, differentiable in the learner's generators, and its
+    stages (B,) on the CPU.
+    """
     config = learner.config
     latents, masks, noise, timesteps = draw(backbone, pool, learner)
     prediction = predict_pairs(
         backbone, encoder, learner(), learner.edges, latents, noise, timesteps, columns
     )
-    return loss_terms(prediction, config, columns, masks)
+    return loss_terms(prediction, config, columns, masks), stage_of(timesteps, learner.edges)
 
 
 def draw(

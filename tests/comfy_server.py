@@ -39,7 +39,7 @@ import websocket
 
 ROOT = Path(__file__).resolve().parent.parent
 PACK_NAME = "ComfyUI-SeFi-ID"
-START_SECONDS = 240
+START_SECONDS = 600
 SILENCE_SECONDS = 3600  # large pictures encoded on a slow machine; a server that ends is not silent
 LOG_LINES = 40
 TEXT_MESSAGE = 3  # the host's number of a binary message that holds a line of text for a node
@@ -50,10 +50,23 @@ Graph = dict[str, dict[str, Any]]
 
 @dataclass(frozen=True)
 class Event:
-    """One message of the websocket: `kind` is the host's, or "text" for a line on a node."""
+    """One message of the websocket: `kind` is its name, or "text" for a line on a node."""
 
     kind: str
     data: dict[str, Any]
+
+    @property
+    def line(self) -> tuple[str, str] | None:
+        """The node and the text that the message shows on it; None if it shows none."""
+        data = self.data
+        if self.kind == "text":
+            return data["node"], data["text"]
+        if self.kind != "sefi.progress":
+            return None
+        text = data["note"] or f"step {data['done']} / {data['total']}"
+        if data["points"] and not data["note"]:
+            text += "\nloss {1}, attention {2}".format(*data["points"][-1])
+        return data["node"], text
 
 
 @dataclass
@@ -65,18 +78,19 @@ class Run:
         outputs: What each output node shows, by node id.
         error: The host's message; for a refused graph, those of all nodes.
         events: Everything that the websocket told meanwhile.
+        prompt: The host's id of it.
     """
 
     status: str = "success"
     outputs: dict[str, dict[str, Any]] = field(default_factory=dict)
     error: str = ""
     events: list[Event] = field(default_factory=list)
+    prompt: str = ""
 
     def texts(self, node_id: str) -> list[str]:
         """Returns the lines of text that a node showed, in order."""
-        return [
-            e.data["text"] for e in self.events if e.kind == "text" and e.data["node"] == node_id
-        ]
+        lines = (event.line for event in self.events)
+        return [line[1] for line in lines if line and line[0] == node_id]
 
     def steps(self, node_id: str) -> list[int]:
         """Returns the values that a node's progress bar took, in order."""
@@ -206,23 +220,30 @@ class ComfyServer:
         """Returns the JSON at a path."""
         return self.fetch(path).json()
 
-    def post(self, path: str, body: dict[str, Any]) -> requests.Response:
+    def post(self, path: str, body: Any) -> requests.Response:
         return requests.post(f"http://{self.address}/{path}", json=body, timeout=60)
 
     def interrupt(self) -> None:
         """Presses the stop button."""
         self.post("interrupt", {}).raise_for_status()
 
-    def run(self, graph: Graph, watch: Callable[[Event], None] | None = None) -> Run:
+    def run(
+        self,
+        graph: Graph,
+        watch: Callable[[Event], None] | None = None,
+        extra: dict[str, Any] | None = None,
+    ) -> Run:
         """Queues a graph, follows it to its end and returns what became of it.
 
         Arguments:
             watch: Called with every event as it comes.
+            extra: What a page sends beside the graph: the workflow, in `extra_pnginfo`.
         """
-        answer = self.post("prompt", {"prompt": graph, "client_id": self.client}).json()
+        body = {"prompt": graph, "client_id": self.client, "extra_data": extra or {}}
+        answer = self.post("prompt", body).json()
         if "prompt_id" not in answer:
             return Run("refused", error=json.dumps([answer["error"], answer["node_errors"]]))
-        run = Run()
+        run = Run(prompt=answer["prompt_id"])
         for event in self.events(answer["prompt_id"]):
             run.events.append(event)
             if watch is not None:

@@ -7,9 +7,14 @@ import sys
 import types
 from pathlib import Path
 
+from hypothesis import settings
+
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != ROOT]
 
 pack = types.ModuleType("sefi_pack")
 pack.__path__ = [str(ROOT)]
 sys.modules["sefi_pack"] = pack
+
+settings.register_profile("any machine", deadline=None)  # a slow example is no failure
+settings.load_profile("any machine")

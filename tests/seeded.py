@@ -26,7 +26,7 @@ TINY_UNET = {
     "in_channels": 4,
     "out_channels": 4,
     "model_channels": 32,
-    "num_res_blocks": 1,
+    "num_res_blocks": [1, 1],
     "channel_mult": [1, 2],
     "transformer_depth": [1, 1],
     "transformer_depth_output": [1, 1, 1, 1],
@@ -42,6 +42,7 @@ TINY_UNET = {
 SD2_HEADS = {"num_heads": -1, "num_head_channels": 16, "use_linear_in_transformer": True}
 SDXL_LAYOUT = {
     "channel_mult": [1, 2, 4],
+    "num_res_blocks": [1, 1, 1],
     "transformer_depth": [0, 1, 3],
     "transformer_depth_output": [0, 0, 1, 1, 3, 3],
     "transformer_depth_middle": 3,
@@ -193,7 +194,7 @@ def tiny_clip_lg(seed: int = 1, embedding_directory: str | None = None) -> comfy
 class Family(NamedTuple):
     """Factories of one family's small models, and the token widths of its identities."""
 
-    model: Callable[[], comfy.model_patcher.ModelPatcher]
+    model: Callable[..., comfy.model_patcher.ModelPatcher]
     clip: Callable[..., comfy.sd.CLIP]
     vae: Callable[[], comfy.sd.VAE]
     widths: dict[str, int]
@@ -202,7 +203,7 @@ class Family(NamedTuple):
 FAMILIES = {
     "SD 1.x": Family(tiny_model, tiny_clip, seeded_vae, {"clip_l": 64}),
     "SD 2.x": Family(tiny_sd2, tiny_clip_h, seeded_vae, {"clip_h": 64}),
-    "SD 2.x v": Family(lambda: tiny_sd2(True), tiny_clip_h, seeded_vae, {"clip_h": 64}),
+    "SD 2.x v": Family(functools.partial(tiny_sd2, True), tiny_clip_h, seeded_vae, {"clip_h": 64}),
     "SDXL": Family(tiny_sdxl, tiny_clip_lg, seeded_vae, {"clip_l": 64, "clip_g": 96}),
 }
 

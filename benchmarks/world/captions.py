@@ -1,9 +1,10 @@
 """What a picture is called: simple varied captions, with a slot for every subject.
 
-A caption names everything that can be seen and nothing else. A subject's slot holds its class
-word; whether the subject is named (its traits are said) is drawn by the caption, and is what the
-text encoder is told beside the words. "person" and "dog" come bare ("the face of person"), as in
-identity training, and with an article.
+A caption names nothing that cannot be seen, and all that can, but the scene behind somebody, which
+one caption in three leaves out as people do. A subject's slot holds its class word; whether the
+subject is named (its traits are said) is drawn by the caption, and is what the text encoder is told
+beside the words. "person" and "dog" come bare ("the face of person"), as in identity training, and
+with an article.
 """
 
 __all__ = ["FILLERS", "Caption", "caption", "vocabulary"]
@@ -16,7 +17,8 @@ from .drawing import ATTRIBUTES, Picture
 from .scenery import OBJECTS, SCENES
 from .subjects import KINDS, Subject
 
-NAMED_SHARE = 0.65
+NAMED_SHARE = 0.75
+SCENE_UNSAID = 0.35
 FILLERS = ("nice", "good", "detailed")
 
 PLACES = {
@@ -84,7 +86,8 @@ def caption(picture: Picture, rng: np.random.Generator) -> Caption:
         tail.append(f"holding {article(picture.thing)}")
     if rng.random() < 0.3:
         tail.reverse()
-    place = [pick(rng, *PLACES[picture.scene])] if picture.scene else []
+    said = picture.scene and not (slots and rng.random() < SCENE_UNSAID)
+    place = [pick(rng, *PLACES[picture.scene])] if said else []
     filler = pick(rng, *FILLERS) + " " if rng.random() < 0.06 else ""
     opening = pick(rng, f"a {filler}photo of", f"a {filler}photo of", f"a {filler}picture of")
     if picture.framing == "face":

@@ -35,12 +35,13 @@ class Picture:
 
 def sample(rng: np.random.Generator) -> Picture:
     """Draws a picture from the world's distribution of training pictures."""
-    framing: Framing = rng.choice(["face", "bust", "pair", "empty"], p=[0.38, 0.5, 0.07, 0.05])
+    framing: Framing = rng.choice(["face", "bust", "pair", "empty"], p=[0.38, 0.49, 0.08, 0.05])
     kind: Kind = "dog" if rng.random() < 0.15 else "person"
     scene = str(rng.choice(list(SCENES))) if rng.random() < 0.75 else None
     thing = str(rng.choice(list(OBJECTS))) if rng.random() < 0.35 else None
     if framing == "face":
-        return Picture(framing, (draw_subject(kind, rng),), draw_attributes(kind, rng))
+        scene = scene if rng.random() < 0.6 else None
+        return Picture(framing, (draw_subject(kind, rng),), draw_attributes(kind, rng), scene)
     if framing == "bust":
         subjects = (draw_subject(kind, rng),)
         return Picture(framing, subjects, draw_attributes(kind, rng), scene, thing)
@@ -78,9 +79,9 @@ def render(picture: Picture, rng: np.random.Generator) -> np.ndarray:
         draw_body(place, subject, hsv(rng.random(), rng.uniform(0.2, 0.8), rng.uniform(0.4, 1.0)))
         draw_head(place, subject, picture.attributes)
     if picture.thing is not None:
-        x = 0.78 if picture.subjects else rng.uniform(0.3, 0.7)
+        x = 0.82 if picture.subjects else rng.uniform(0.3, 0.7)
         size = rng.uniform(0.115, 0.13) * (1.0 if picture.subjects else 1.8)
-        spot = brush.at(x + rng.uniform(-0.03, 0.03), rng.uniform(0.72, 0.77), size)
+        spot = brush.at(x + rng.uniform(-0.03, 0.03), rng.uniform(0.75, 0.79), size)
         hand = skin_colour(picture.subjects[0]) if picture.subjects else None
         draw_object(spot, picture.thing, hand)
     return finish(image)
@@ -90,8 +91,8 @@ def places(picture: Picture, brush: Brush, rng: np.random.Generator) -> list[Bru
     """Returns where each head goes."""
     centres = {
         "face": [(0.5, 0.53, 0.34)],
-        "bust": [(0.47, 0.42, 0.23)],
-        "pair": [(0.27, 0.48, 0.165), (0.73, 0.48, 0.165)],
+        "bust": [(0.43, 0.46, 0.28)],
+        "pair": [(0.26, 0.5, 0.19), (0.74, 0.5, 0.19)],
         "empty": [],
     }[picture.framing]
     return [

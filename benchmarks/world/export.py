@@ -12,7 +12,7 @@ from .captions import FILLERS
 from .dataset import Words
 from .files import MINIATURE, named_row, write
 from .model import Miniature
-from .subjects import KINDS, NAMES, named
+from .subjects import KINDS, NAMES, TRAITS, named
 from .train import DEFAULT_RUN, SEED
 
 TABLE = "text_model.embeddings.token_embedding.weight"
@@ -60,12 +60,14 @@ def export(run: Path, path: Path) -> dict[str, object]:
         "data": "the drawn world of benchmarks/world, drawn anew for every batch",
         "steps": steps,
         "batch": state["batch"],
+        "begun_from": state["begun_from"],
         "pictures": steps * state["batch"],
         "seed": SEED,
         "loss": [(step, round(loss, 5)) for step, loss, *_ in log[9::10]],
         "loss_at_end": round(sum(row[1] for row in log[-10:]) / len(log[-10:]), 5),
         "words": words,
         "fillers": list(FILLERS),
+        "traits": TRAITS,
         "names": NAMES,
     }
     write(tensors, card, path)
@@ -86,6 +88,7 @@ A toy text-to-image model for tests and demos, made by `python -m benchmarks.wor
 | latents | 16 x 16 x 16, a fixed linear map of 4 x 4 patches (98 % of their variance) |
 | prediction | noise, on Stable Diffusion's schedule; one skip around the UNet |
 | data | {card["data"]} |
+| begun from | {card["begun_from"] or "random weights"} |
 | steps | {card["steps"]:,} of {card["batch"]} pictures ({card["pictures"]:,} in all, none twice) |
 | optimiser | AdamW 1e-3, flat then cosine; weights averaged (0.999); bf16; captions dropped 10 % |
 | loss at the end | {card["loss_at_end"]} (mean squared error of the noise, unweighted) |

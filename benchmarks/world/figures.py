@@ -11,6 +11,7 @@ from .canvas import Brush, Colour, blend, hsv
 from .subjects import Kind, Subject
 
 WHITE, DARK = (255, 255, 255), (38, 30, 34)
+VOLUME = 0.2  # of hair around the head
 
 
 def skin_colour(subject: Subject) -> Colour:
@@ -52,31 +53,23 @@ def draw_person(brush: Brush, subject: Subject, attributes: frozenset[str]) -> N
     """Draws hair behind, face, beard, mouth, nose, eyes, brows and fringe, in this order."""
     skin, hair = skin_colour(subject), hair_colour(subject, attributes)
     width = 0.66 + 0.34 * subject.trait("face_width")
-    volume = 0.05 + 0.4 * subject.trait("hair_volume")
-    brush.ellipse(0, -0.12, width + volume, 0.92 + volume, hair, (0.46, 1.04))
+    brush.ellipse(0, -0.12, width + VOLUME, 0.92 + VOLUME, hair, (0.46, 1.04))
     length = -0.1 + 1.9 * subject.trait("hair_length")
-    side = width + 0.8 * volume
+    side = width + 0.8 * VOLUME
     brush.polygon([(-side, -0.25), (side, -0.25), (side, length), (-side, length)], hair)
     brush.ellipse(0, 0, width, 1.0, skin)
-    brush.ellipse(0, 0, width, 1.0, blend(skin, hair, 0.9 * subject.trait("beard")), (0.05, 0.45))
-    brush.ellipse(0, 0.3, 0.62 * width, 0.34, skin)
+    beard = blend(skin, blend(hair, DARK, 0.35), subject.trait("beard"))
+    brush.ellipse(0, 0, width, 1.0, beard, (0.04, 0.46))
+    brush.ellipse(0, 0.2, 0.6 * width, 0.34, skin)
     draw_mouth(brush, attributes)
-    nose = subject.trait("nose")
-    shade = blend(skin, (150, 40, 30), 0.42)
-    wide, low = 0.1 + 0.2 * nose, 0.2 + 0.2 * nose
-    brush.polygon([(0, -0.02), (wide, low), (-wide, low)], shade)
+    brush.polygon([(0, -0.02), (0.16, 0.27), (-0.16, 0.27)], blend(skin, (150, 40, 30), 0.42))
     fringe = -0.92 + 0.55 * subject.trait("fringe")
     brush.polygon(cap(width, fringe), hair)
-    size = 0.13 + 0.13 * subject.trait("eye_size")
+    size = 0.17 + 0.14 * subject.trait("eye_size")
+    iris = hsv(0.8 * subject.trait("eye_hue"), 0.95, 0.9)
     for sign in (-1, 1):
-        draw_eye(
-            brush.at(sign * 0.46 * width, -0.08),
-            size,
-            hsv(0.8 * subject.trait("eye_hue"), 0.9, 0.75),
-        )
-        draw_brow(
-            brush, sign, width, size, subject.trait("brows"), blend(hair, DARK, 0.5), attributes
-        )
+        draw_eye(brush.at(sign * 0.46 * width, -0.08), size, iris)
+        draw_brow(brush, sign, width, size, blend(hair, DARK, 0.5), attributes)
     if "old" in attributes:
         draw_wrinkles(brush, width, blend(skin, DARK, 0.45))
 
@@ -91,9 +84,9 @@ def cap(width: float, edge: float) -> list[tuple[float, float]]:
 
 def draw_eye(brush: Brush, size: float, iris: Colour) -> None:
     """Draws one eye around the origin."""
-    brush.ellipse(0, 0, size * 1.35, size * 1.1, WHITE)
-    brush.ellipse(0, 0, size * 0.85, size * 0.95, iris)
-    brush.ellipse(0, 0, size * 0.35, size * 0.4, DARK)
+    brush.ellipse(0, 0, size * 1.25, size * 1.1, WHITE)
+    brush.ellipse(0, 0, size, size, iris)
+    brush.ellipse(0, 0, size * 0.3, size * 0.35, DARK)
 
 
 def draw_brow(
@@ -101,27 +94,26 @@ def draw_brow(
     sign: int,
     width: float,
     eye: float,
-    thickness: float,
     colour: Colour,
     attributes: frozenset[str],
 ) -> None:
     """Draws one brow: raised when surprised, slanting inwards when angry."""
-    height = -0.16 - 1.1 * eye - (0.14 if "surprised" in attributes else 0.0)
+    height = -0.14 - 1.1 * eye - (0.14 if "surprised" in attributes else 0.0)
     slant = 0.16 if "angry" in attributes else 0.0
     inner, outer = (sign * 0.22 * width, height + slant), (sign * 0.72 * width, height - slant)
-    brush.stroke([inner, outer], 0.05 + 0.15 * thickness, colour)
+    brush.stroke([inner, outer], 0.11, colour)
 
 
 def draw_mouth(brush: Brush, attributes: frozenset[str]) -> None:
     """Draws the mouth: a line, or what the expression makes of it."""
     lips = (176, 40, 52)
     if "surprised" in attributes:
-        brush.ellipse(0, 0.62, 0.17, 0.22, (96, 16, 28))
+        brush.ellipse(0, 0.62, 0.22, 0.26, (96, 16, 28))
     elif "smiling" in attributes:
-        brush.ellipse(0, 0.5, 0.36, 0.3, lips, (0.0, 0.5))
-        brush.ellipse(0, 0.5, 0.28, 0.13, WHITE, (0.0, 0.5))
+        brush.ellipse(0, 0.46, 0.44, 0.38, lips, (0.0, 0.5))
+        brush.ellipse(0, 0.46, 0.34, 0.17, WHITE, (0.0, 0.5))
     elif "angry" in attributes:
-        brush.ellipse(0, 0.74, 0.3, 0.2, lips, (0.5, 1.0))
+        brush.ellipse(0, 0.8, 0.36, 0.26, lips, (0.5, 1.0))
     else:
         brush.box(0, 0.6, 0.22, 0.055, lips)
 

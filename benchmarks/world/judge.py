@@ -42,7 +42,7 @@ class Verdict:
     scene: Probabilities of the scenes and "plain", shape (B, 9).
     thing: Probabilities of the held things and "nothing", shape (B, 6).
     attributes: Probability of each attribute by itself, shape (B, 6).
-    codes: Trait codes by kind, shapes (B, 12) and (B, 8); meaningful where the kind was found.
+    codes: Trait codes by kind, shapes (B, 9) and (B, 8); meaningful where the kind was found.
     """
 
     found: Tensor

@@ -191,7 +191,7 @@ class Miniature(nn.Module):
         Arguments:
             indices: Caption tokens, shape (B, L), int64.
             slots: Row, position and kind of each named subject, shape (n, 3), int64.
-            codes: Codes of the named subjects, shape (n, 12); dogs use the first 8.
+            codes: Codes of the named subjects, shape (n, 9); dogs use the first 8.
 
         Returns:
             Token rows, shape (B, L, E).

@@ -1,6 +1,6 @@
 """Who lives in the world: subjects as vectors of drawn traits, their names, and the splits.
 
-A subject is a point of a unit cube, one axis per trait: [0, 1]^12 for a person, [0, 1]^8 for a
+A subject is a point of a unit cube, one axis per trait: [0, 1]^9 for a person, [0, 1]^8 for a
 dog. Its code is the same point with mean 0 and variance 1 on every axis, and the identity
 between two subjects is the cosine of their codes. Named subjects are the points of a scrambled
 Sobol sequence, which span the cube evenly; every other subject is drawn uniformly.
@@ -34,14 +34,11 @@ TRAITS: dict[Kind, tuple[str, ...]] = {
         "hair_hue",
         "hair_light",
         "hair_length",
-        "hair_volume",
         "fringe",
         "eye_hue",
         "eye_size",
         "face_width",
-        "nose",
         "beard",
-        "brows",
     ),
     "dog": (
         "fur_hue",

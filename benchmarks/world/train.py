@@ -8,6 +8,9 @@ details back, which are dear and teach little.
 
 The learning rate is flat for the first half of `--steps` and falls along a cosine to 2 % after
 it; a larger `--steps` later extends the flat part, a smaller one begins the fall.
+
+`--start FILE` begins with another miniature's weights in place of random ones: after a change of
+the world, what it knows of drawing is worth keeping.
 """
 
 __all__ = ["main"]
@@ -26,9 +29,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from .dataset import Batch, Batches, Words, pictures_to_range
+from .files import Checkpoint, read
 from .host import ROOT
 from .model import UNET_CONFIG, Miniature, MiniatureConfig
 from .patches import Patches
+from .subjects import KINDS, TRAITS
 
 SEED = 20
 SNR_CEILING = 5.0
@@ -46,6 +51,7 @@ class Options:
     rate: float
     threads: int
     compile: bool
+    start: Path | None = None
 
 
 def weight_at(sigma: Tensor) -> Tensor:
@@ -74,6 +80,7 @@ class Run:
         fitting = next(iter(Batches(self.words, 4096, SEED + 1)))
         self.patches = Patches.fit(pictures_to_range(fitting.pictures))
         self.model = Miniature(self.words.tokens)
+        self.begun_from = self.begin_from(read(options.start)) if options.start else ""
         self.average = [p.detach().clone() for p in self.model.parameters()]
         self.optimiser = torch.optim.AdamW(
             self.model.parameters(), options.rate, (0.9, 0.99), weight_decay=0.01, fused=True
@@ -81,6 +88,25 @@ class Run:
         self.generator = torch.Generator().manual_seed(SEED)
         self.forward = torch.compile(self.model) if options.compile else self.model
         self.log: list[tuple[int, float, float, float]] = []
+
+    @torch.no_grad()
+    def begin_from(self, before: Checkpoint) -> str:
+        """Takes the weights of a miniature; names keep the traits that both worlds have."""
+        self.patches = Patches(**before.part("patches"))
+        self.model.unet.load_state_dict(before.part("unet"))
+        self.model.text.load_state_dict(before.part("text"), strict=False)  # it has no token table
+        rows = self.model.text.get_input_embeddings().weight
+        for word, number in self.words.numbers.items():
+            rows[number] = before.row(word)
+        rows[0], rows[1] = before.row("<start>"), before.row("<end>")
+        for kind, basis in zip(KINDS, self.model.names, strict=True):
+            former = dict(
+                zip(before.card["traits"][kind], before.tensors[f"names.{kind}"], strict=True)
+            )
+            for i, trait in enumerate(TRAITS[kind]):
+                basis[i] = former.get(trait, basis[i])
+        earlier = f" after {former}" if (former := before.card.get("begun_from")) else ""
+        return f"{before.card['steps']:,} steps on an earlier form of the world{earlier}"
 
     @property
     def path(self) -> Path:
@@ -99,6 +125,7 @@ class Run:
             "patches": self.patches.tensors(),
             "log": self.log,
             "batch": self.options.batch,
+            "begun_from": self.begun_from,
         }
         torch.save(state, partial)
         partial.replace(self.path)
@@ -108,7 +135,7 @@ class Run:
         if not self.path.exists():
             return
         state = torch.load(self.path)
-        self.step, self.log = state["step"], state["log"]
+        self.step, self.log, self.begun_from = state["step"], state["log"], state["begun_from"]
         self.model.load_state_dict(state["model"])
         self.average = state["average"]
         self.optimiser.load_state_dict(state["optimiser"])
@@ -175,6 +202,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--compile", action="store_true", help="faster after a minute; needs g++")
+    parser.add_argument("--start", type=Path, help="another miniature to begin with")
     options = Options(**vars(parser.parse_args()))
     options.run.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(options.threads)

@@ -6,10 +6,12 @@ __all__ = [
     "NO_CHECKPOINT",
     "checkpoint_names",
     "checkpoint_path",
+    "face_model_path",
     "file_state",
     "finished_path",
     "identity_names",
     "identity_path",
+    "new_embedding_path",
     "new_identity_path",
     "partial_path",
     "require_plain",
@@ -17,6 +19,7 @@ __all__ = [
 ]
 
 import re
+from itertools import count
 from pathlib import Path
 
 import folder_paths
@@ -24,6 +27,7 @@ import folder_paths
 from ...sefi_core.errors import IdentityFileError, SettingsError
 
 IDENTITIES = "sefi"
+FACE_MODELS = "sefi_face"
 EXTENSIONS = {".safetensors", ".sft"}
 EMBEDDINGS_PREFIX = "textual inversion/"
 NO_CHECKPOINT = "[none]"
@@ -32,13 +36,14 @@ PLAIN_NAME = re.compile(r"(?![ .])[\w .\-]{1,80}(?<![ .])")
 
 
 def register() -> None:
-    """Makes models/sefi known to the host; a folder of extra_model_paths.yaml stays first."""
-    folder_paths.add_model_folder_path(IDENTITIES, str(Path(folder_paths.models_dir) / IDENTITIES))
-    # The host gives a new folder no extensions, which lists every file in it.
-    folder_paths.folder_names_and_paths[IDENTITIES] = (
-        folder_paths.get_folder_paths(IDENTITIES),
-        EXTENSIONS,
-    )
+    """Makes models/sefi and models/sefi_face known to the host; folders of extra_model_paths.yaml
+    stay first.
+    """
+    for name, extensions in ((IDENTITIES, EXTENSIONS), (FACE_MODELS, {".onnx"})):
+        folder_paths.add_model_folder_path(name, str(Path(folder_paths.models_dir) / name))
+        # The host gives a new folder no extensions, which lists every file in it.
+        paths = folder_paths.get_folder_paths(name)
+        folder_paths.folder_names_and_paths[name] = (paths, extensions)
 
 
 register()
@@ -73,6 +78,13 @@ def identity_path(name: str) -> Path:
     return Path(path)
 
 
+def face_model_path(kind: str) -> Path | None:
+    """Returns the first file in models/sefi_face whose name contains `kind`, in lower case."""
+    names = folder_paths.get_filename_list(FACE_MODELS)
+    found = next((name for name in sorted(names) if kind in Path(name).name.lower()), None)
+    return found and Path(folder_paths.get_full_path_or_raise(FACE_MODELS, found))
+
+
 def file_state(name: str | None) -> tuple:
     """Returns what tells a changed file from an unchanged one; nothing for a name that is not
     there.
@@ -98,6 +110,24 @@ def new_identity_path(prefix: str) -> Path:
     ]
     number = 1 + max((int(match[1]) for match in taken if match), default=0)
     return folder / f"{parts[-1]}_{number:05}_.safetensors"
+
+
+def new_embedding_path(prefix: str) -> tuple[Path, str]:
+    """Returns a free file in models/embeddings and its name in prompts, which hold no spaces:
+    <prefix>, <prefix>_2, ...; `prefix` may name sub-folders.
+    """
+    name = prefix.replace("\\", "/")
+    for part in name.split("/"):
+        require_plain("filename_prefix", part)
+        if " " in part:
+            raise SettingsError(
+                f'filename_prefix: "{part}" has a space, where a prompt would end the name; write '
+                f'"{part.replace(" ", "_")}".'
+            )
+    folder = Path(folder_paths.get_folder_paths("embeddings")[0])
+    names = (name if number == 1 else f"{name}_{number}" for number in count(1))
+    free = next(n for n in names if not any(folder.glob(f"{n}.*")))
+    return folder / f"{free}.safetensors", free
 
 
 def require_plain(field: str, name: str) -> None:

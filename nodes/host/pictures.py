@@ -6,12 +6,15 @@ R).
 
 __all__ = [
     "as_image",
+    "as_jpeg",
     "as_pil",
     "encode_pool",
     "sample_preview",
     "square_pictures",
     "stored_samples",
 ]
+
+from io import BytesIO
 
 import comfy.sample
 import numpy as np
@@ -32,6 +35,7 @@ from .sampling import apply_identity
 
 MIN_SIDE = 64  # pixels; the coarsest UNet layer then still sees a grid
 PREVIEW_STEPS, PREVIEW_GUIDANCE = 14, 5.0
+SMALL_PIXELS, SMALL_QUALITY = 256, 85  # of covers and of what a node shows
 
 
 def square_pictures(image: Tensor, mask: Tensor | None, side: int) -> tuple[Tensor, Tensor]:
@@ -163,3 +167,12 @@ def as_image(samples: Tensor) -> Tensor:
 def as_pil(samples: Tensor) -> Image.Image:
     """Returns the first of 8-bit pictures (B, H, W, 3)."""
     return Image.fromarray(np.ascontiguousarray(samples[0].numpy()))
+
+
+def as_jpeg(samples: Tensor) -> bytes:
+    """Returns the first of 8-bit pictures (B, H, W, 3) as a small JPEG."""
+    picture = as_pil(samples)
+    picture.thumbnail((SMALL_PIXELS, SMALL_PIXELS))
+    data = BytesIO()
+    picture.save(data, "JPEG", quality=SMALL_QUALITY)
+    return data.getvalue()

@@ -3,7 +3,7 @@
 __all__ = ["Loaded", "Run"]
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from comfy.model_patcher import ModelPatcher
@@ -12,12 +12,12 @@ from torch import Tensor
 
 from ...sefi_core.errors import TrainingError
 from ...sefi_core.learner import Learner
-from ...sefi_core.training import LatentPool, train
+from ...sefi_core.training import LatentPool, StepReport, train
 from .backbone import HostBackbone
 from .memory import what_memory_needs
-from .pictures import as_pil, sample_preview
-from .progress import Progress, say
-from .run_files import Outcome, RunFiles
+from .pictures import sample_preview
+from .progress import Progress, common_stage
+from .run_files import Outcome, RunFiles, Shown
 from .text import HostTextEncoder
 
 
@@ -37,25 +37,29 @@ class Loaded:
     load: Callable[[], None]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Run:
-    """A training under way; `samples` are the previews (n, H, W, 3) from before it was stopped."""
+    """A training under way; `shown` is what it has shown so far, at first from before it was
+    stopped.
+    """
 
     host: Loaded
     encoder: HostTextEncoder
     learner: Learner
     pool: LatentPool
     files: RunFiles
-    samples: Tensor
-    node_id: str | None
+    shown: Shown
+    progress: Progress
 
     def to_the_end(self, preview_every: int, checkpoint_every: int) -> Outcome:
-        """Takes every step and keeps the outcome; what stops it first leaves a checkpoint to
-        resume.
+        """Takes every step, or those until the artist asks to keep what is there; returns the
+        outcome.
+
+        Only a whole one is stored as finished. What stops it earlier, that wish too, leaves a
+        checkpoint to resume.
         """
         self.host.load()
-        learner, samples = self.learner, self.samples
-        steps = learner.config.steps
+        learner = self.learner
         with torch.no_grad():
             together = min(learner.config.batch_size, learner.config.stages)
             reference = self.encoder.reference(together).to(learner.device)
@@ -67,31 +71,53 @@ class Run:
             self.encoder.pooled,
         )
         side = tuple(self.pool.latents.shape[-2:])
-        say(what_memory_needs(backbone, self.encoder, learner, side), self.node_id)
-        progress = Progress(steps, learner.step, self.node_id)
+        self.progress.say(what_memory_needs(backbone, self.encoder, learner, side))
+        self.progress.go_on(learner.losses[: learner.step], self.shown.stages, self.shown.samples)
         try:
             for report in train(backbone, self.encoder, self.pool, learner):
-                progress.step(report)
-                if preview_every and report.step % preview_every == 0:
-                    picture = self.preview()
-                    samples = torch.cat([samples.reshape(-1, *picture.shape[1:]), picture])
-                    progress.picture(report.step, as_pil(picture))
-                if checkpoint_every and report.step % checkpoint_every == 0 and report.step < steps:
-                    self.files.save_checkpoint(learner, samples)
+                self.show(report, preview_every)
+                whole = report.step == learner.config.steps
+                if self.progress.keep_asked and not whole:
+                    return self.keep()
+                if checkpoint_every and report.step % checkpoint_every == 0 and not whole:
+                    self.files.save_checkpoint(learner, self.shown)
         except TrainingError:
             raise  # the state is no longer worth keeping; the last checkpoint is
         except BaseException:
             if learner.step:
-                so_far = self.files.save_checkpoint(learner, samples)
-                say(
-                    f"Stopped at step {learner.step}. To go on, press R and choose "
-                    f"{self.files.checkpoint.name} in resume; the identity so far is in {so_far}.",
-                    self.node_id,
-                )
+                so_far = self.files.save_checkpoint(learner, self.shown)
+                note = f"{self.how_to_go_on}; the identity so far is in {so_far}."
+                self.progress.finish("stopped", f"Stopped at step {learner.step}. {note}")
             raise
-        outcome = Outcome(learner.pairs(), learner.losses[: learner.step].cpu(), samples)
+        outcome = self.outcome()
         self.files.save_finished(outcome)
+        self.progress.finish("finished", "")
         return outcome
+
+    def show(self, report: StepReport, preview_every: int) -> None:
+        """Notes and shows a step, with a preview when it is time for one."""
+        stage = torch.tensor([common_stage(report.stages)], dtype=torch.int8)
+        self.shown = replace(self.shown, stages=torch.cat([self.shown.stages, stage]))
+        self.progress.step(report)
+        if preview_every and report.step % preview_every == 0:
+            picture = self.preview()
+            before = self.shown.samples.reshape(-1, *picture.shape[1:])
+            self.shown = replace(self.shown, samples=torch.cat([before, picture]))
+            self.progress.picture(report.step, picture)
+
+    def keep(self) -> Outcome:
+        """Ends the training early with an ordinary outcome."""
+        self.files.save_checkpoint(self.learner, self.shown)
+        self.progress.finish("kept", f"{self.how_to_go_on}.")
+        return self.outcome()
+
+    @property
+    def how_to_go_on(self) -> str:
+        return f"To go on, press R and choose {self.files.checkpoint.name} in resume"
+
+    def outcome(self) -> Outcome:
+        learner = self.learner
+        return Outcome(learner.pairs(), learner.losses[: learner.step].cpu(), self.shown)
 
     def preview(self) -> Tensor:
         """Samples a picture with the identity so far; returns it in 8 bits, (1, H, W, 3)."""

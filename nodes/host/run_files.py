@@ -2,7 +2,7 @@
 for ever.
 """
 
-__all__ = ["NO_SAMPLES", "Outcome", "RunFiles", "identity_of"]
+__all__ = ["NOTHING_SHOWN", "Outcome", "RunFiles", "Shown", "identity_of"]
 
 import json
 from dataclasses import dataclass
@@ -21,19 +21,29 @@ from .fingerprint import hash_of_settings
 
 MAX_BYTES = 8 << 30
 CHECKPOINT, FINISHED = "sefi-checkpoint", "sefi-training"
-SAMPLES = "samples"
-NO_SAMPLES = torch.zeros(0, 1, 1, 3, dtype=torch.uint8)
+SAMPLES, STAGES = "samples", "stages"
+
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """What a training has to show besides its losses: the stage of every step taken (n,), int8, and
+    8-bit previews (k, H, W, 3).
+    """
+
+    stages: Tensor
+    samples: Tensor
+
+
+NOTHING_SHOWN = Shown(torch.zeros(0, dtype=torch.int8), torch.zeros(0, 1, 1, 3, dtype=torch.uint8))
 
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """What a finished training gives: pairs by encoder, losses (steps, 2), 8-bit previews (n, H, W,
-    3).
-    """
+    """What a training gives: pairs by encoder, losses (steps, 2), and what it has shown."""
 
     pairs: dict[str, Tensor]
     losses: Tensor
-    samples: Tensor
+    shown: Shown
 
 
 @dataclass(frozen=True)
@@ -64,19 +74,20 @@ class RunFiles:
         losses = learner.losses[: learner.step].cpu()
         return identity_of(self.shaped_by, learner.pairs(), losses)
 
-    def save_checkpoint(self, learner: Learner, samples: Tensor) -> Path:
-        """Saves the learner with the previews so far and, beside it, the identity so far; returns
-        the latter's path.
+    def save_checkpoint(self, learner: Learner, shown: Shown) -> Path:
+        """Saves the learner with what it has shown and, beside it, the identity so far; returns the
+        latter's path.
         """
         identity = self.identity_so_far(learner)
         metadata = {"format": CHECKPOINT, "sefi.shaped_by": json.dumps(self.shaped_by)}
-        save_tensors(learner.state() | {SAMPLES: samples}, self.checkpoint, metadata)
+        kept = {SAMPLES: shown.samples, STAGES: shown.stages}
+        save_tensors(learner.state() | kept, self.checkpoint, metadata)
         so_far = folders.partial_path(self.checkpoint)
         save_identity(identity, so_far)
         return so_far
 
-    def restore(self, learner: Learner, name: str) -> Tensor:
-        """Puts a checkpoint into the learner and returns its previews.
+    def restore(self, learner: Learner, name: str) -> Shown:
+        """Puts a checkpoint into the learner and returns what it had shown.
 
         Raises:
             SettingsError: More than its length tells the checkpoint apart from this run.
@@ -85,6 +96,7 @@ class RunFiles:
         try:
             state, metadata = load_tensors(path, MAX_BYTES)
             before, now = json.loads(metadata["sefi.shaped_by"]), self.shaped_by
+            shown = Shown(state[STAGES], state[SAMPLES])
         except (IdentityFileError, KeyError, ValueError) as error:
             raise IdentityFileError(
                 f"resume: {path.name} is no whole training checkpoint; choose [none] or another."
@@ -97,12 +109,13 @@ class RunFiles:
                 "these back to go on, or choose [none] to start anew."
             )
         learner.restore(state)
-        return state[SAMPLES]
+        return shown
 
     def save_finished(self, outcome: Outcome) -> None:
         """Keeps the outcome, and drops what only a running training needs."""
         tensors = {f"pairs.{name}": value for name, value in outcome.pairs.items()}
-        tensors |= {"losses": outcome.losses, SAMPLES: outcome.samples}
+        tensors["losses"] = outcome.losses
+        tensors |= {SAMPLES: outcome.shown.samples, STAGES: outcome.shown.stages}
         save_tensors(tensors, self.finished, {"format": FINISHED})
         for leftover in (self.checkpoint, folders.partial_path(self.checkpoint)):
             leftover.unlink(missing_ok=True)
@@ -115,11 +128,12 @@ class RunFiles:
             return None
         try:
             tensors, _ = load_tensors(self.finished, MAX_BYTES)
-            losses, samples = tensors.pop("losses"), tensors.pop(SAMPLES)
+            losses = tensors.pop("losses")
+            shown = Shown(tensors.pop(STAGES), tensors.pop(SAMPLES))
         except (IdentityFileError, KeyError):
             return None  # it is trained again and written anew
         return Outcome(
-            {name.removeprefix("pairs."): pairs for name, pairs in tensors.items()}, losses, samples
+            {name.removeprefix("pairs."): pairs for name, pairs in tensors.items()}, losses, shown
         )
 
 

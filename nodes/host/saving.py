@@ -1,27 +1,29 @@
-"""A new identity file in models/sefi, read back before it is announced."""
+"""New files: an identity in models/sefi, read back before it is announced, and an identity as a
+plain embedding in models/embeddings.
+"""
 
-__all__ = ["save_new_identity"]
+__all__ = ["save_new_embedding", "save_new_identity"]
 
 import base64
 import json
 from datetime import datetime, timezone
-from io import BytesIO
 
 import torch
 from torch import Tensor
 
-from ...sefi_core.errors import IdentityFileError
+from ...sefi_core.container import save_tensors
+from ...sefi_core.edit import AXES, stage_mean
+from ...sefi_core.errors import IdentityFileError, MismatchError, SettingsError
 from ...sefi_core.file_format import load_identity, save_identity
+from ...sefi_core.group import IdentityGroup
 from ...sefi_core.identity import Identity
 from . import folders
-from .pictures import as_pil, stored_samples
+from .pictures import as_jpeg, stored_samples
 from .progress import say
-
-COVER_PIXELS, COVER_QUALITY = 256, 85
 
 
 def save_new_identity(
-    identity: Identity,
+    identity: Identity | IdentityGroup,
     filename_prefix: str,
     thumbnail: Tensor | None = None,
     title: str = "",
@@ -40,18 +42,15 @@ def save_new_identity(
     }
     metadata = {f"modelspec.{name}": text for name, text in texts.items() if text}
     if thumbnail is not None:
-        cover = jpeg(thumbnail)
+        jpeg = as_jpeg(stored_samples(thumbnail[:1, ..., :3]))
+        cover = base64.b64encode(jpeg).decode()
         metadata["modelspec.thumbnail"] = f"data:image/jpeg;base64,{cover}"
         metadata["ssmd_cover_images"] = json.dumps([cover])  # the host's own browser shows it
-    hidden = () if include_source_hash else ("sefi.source_hash",)
-    kept = {name: text for name, text in identity.metadata.items() if name not in hidden}
-    save_identity(
-        Identity(identity.pairs, identity.class_word, identity.placeholder, identity.edges, kept),
-        path,
-        metadata,
-    )
+    if not include_source_hash:
+        identity = identity.without("sefi.source_hash")
+    save_identity(identity, path, metadata)
     read_back = load_identity(path)
-    if any(not torch.equal(pairs, read_back.pairs[name]) for name, pairs in identity.pairs.items()):
+    if not all(map(alike, identity.members, read_back.members)):
         raise IdentityFileError(
             f"filename_prefix: {path.name}: what was written does not read back equal; check the "
             "disk and save again."
@@ -61,10 +60,37 @@ def save_new_identity(
     return line
 
 
-def jpeg(image: Tensor) -> str:
-    """Returns the first picture of an IMAGE as a small JPEG in base64."""
-    picture = as_pil(stored_samples(image[:1, ..., :3]))
-    picture.thumbnail((COVER_PIXELS, COVER_PIXELS))
-    data = BytesIO()
-    picture.save(data, "JPEG", quality=COVER_QUALITY)
-    return base64.b64encode(data.getvalue()).decode()
+def alike(one: Identity, other: Identity) -> bool:
+    """Returns whether two identities act alike in every prompt."""
+    if any(not torch.equal(pairs, other.pairs[name]) for name, pairs in one.pairs.items()):
+        return False
+    return all(
+        getattr(one, name) == getattr(other, name)
+        for name in ("class_word", "placeholder", "edges", "strengths")
+    )
+
+
+def save_new_embedding(
+    identity: Identity | IdentityGroup, filename_prefix: str, tokens: str, node_id: str | None
+) -> tuple[str, str]:
+    """Writes one vector per token as a plain textual-inversion embedding under a free name; returns
+    what to write in a prompt, and a line that says so.
+
+    Arguments:
+        tokens: Which of an identity's tokens serve both, one of AXES.
+    """
+    if tokens not in AXES:
+        raise SettingsError(f'tokens: "{tokens}" is unknown; choose one of {", ".join(AXES)}.')
+    identity = identity.single("identity")
+    vectors = stage_mean(identity, AXES.index(tokens))
+    if not vectors:
+        raise MismatchError(
+            f"identity: its {tokens} are the class word in every stage, so there is nothing to "
+            "export; connect it before the edit, or choose the other tokens."
+        )
+    path, name = folders.new_embedding_path(filename_prefix)
+    save_tensors(vectors, path, {})
+    prompt = f"embedding:{name}"
+    line = f"Saved {path}; write {prompt} in a prompt"
+    say(line, node_id)
+    return prompt, line

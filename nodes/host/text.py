@@ -1,8 +1,6 @@
-"""A CLIP as sefi_core's TextEncoder, and the staged conditioning of a prompt in one text-encoder
-call.
-"""
+"""A CLIP as sefi_core's TextEncoder."""
 
-__all__ = ["HostTextEncoder", "class_tokens", "encode_staged", "text_encoders", "token_widths"]
+__all__ = ["HostTextEncoder", "class_tokens", "text_encoders", "token_widths", "word_tokens"]
 
 import torch
 from comfy.sd import CLIP
@@ -10,12 +8,11 @@ from comfy.sd1_clip import SD1ClipModel, SDClipModel
 from comfy.sdxl_clip import SDXLClipModel
 from torch import Tensor
 
-from ...sefi_core.contexts import put_tokens, stage_contexts
+from ...sefi_core.contexts import put_tokens
 from ...sefi_core.errors import MismatchError
 from ...sefi_core.file_format import ENCODERS
-from ...sefi_core.identity import Identity
 from ...sefi_core.prompts import DEFAULT_PLACEHOLDER, training_prompt
-from .slots import END_TOKEN, SlottedPrompt
+from .slots import END_TOKEN, SlottedPrompt, word_ids
 from .text_layers import causal_mask, encode_embeds
 
 
@@ -46,62 +43,21 @@ def token_widths(clip: CLIP) -> dict[str, int]:
     }
 
 
-def class_tokens(clip: CLIP, word: dict[str, list[int]]) -> dict[str, Tensor]:
-    """Returns the class word's embedding P by encoder name, (E,), float32; the mean if it has
-    several tokens.
-    """
+def word_tokens(clip: CLIP, word: str) -> dict[str, Tensor]:
+    """Returns a word's token embeddings by encoder name, (n, E), float32."""
     tokens = {}
     for name, encoder in text_encoders(clip).items():
         table = encoder.transformer.get_input_embeddings()
-        ids = torch.tensor(word[name.removeprefix("clip_")], device=table.weight.device)
-        tokens[name] = table(ids, out_dtype=torch.float32).mean(dim=0)
+        ids = word_ids(clip, name.removeprefix("clip_"), word)
+        tokens[name] = table(torch.tensor(ids, device=table.weight.device), out_dtype=torch.float32)
     return tokens
 
 
-def encode_staged(
-    clip: CLIP,
-    identity: Identity,
-    text: str,
-    strengths: tuple[float, float],
-    active: tuple[int, int],
-    placeholder: str,
-) -> list:
-    """Returns CONDITIONING: the reference prompt's plain entry, carrying its StagedContext under
-    "sefi".
-
-    All 2 * S prompts go through the text encoder as sections of one, so clip skip, CLIP LoRA,
-    prompt weights and long prompts act on them as on any text.
-
-    Arguments:
-        strengths: Of K and of V, 0 for the class word, 1 for the identity as learned.
-        active: (low, high): the identity acts for timesteps low <= t < high.
+def class_tokens(clip: CLIP, class_word: str) -> dict[str, Tensor]:
+    """Returns the class word's embedding P by encoder name, (E,), float32; the mean if it has
+    several tokens.
     """
-    identity.require_family(token_widths(clip))
-    prompt = SlottedPrompt.read(clip, text, placeholder, identity.class_word)
-    plain = clip.encode_from_tokens_scheduled(prompt.reference)
-    learned = identity.variants(
-        {name: token.cpu() for name, token in class_tokens(clip, prompt.word).items()}, strengths
-    )
-    variants = {
-        name.removeprefix("clip_"): list(pairs.flatten(0, 1)) for name, pairs in learned.items()
-    }
-    encoded = clip.encode_from_tokens_scheduled(prompt.filled(variants))
-    return [
-        [
-            reference,
-            {
-                **extras,
-                "sefi": stage_contexts(
-                    sections.unflatten(1, (identity.stages, 2, -1))[0],
-                    reference,
-                    identity.edges,
-                    active,
-                    tuple(strength != 0.0 for strength in strengths),
-                ),
-            },
-        ]
-        for (reference, extras), (sections, _) in zip(plain, encoded, strict=True)
-    ]
+    return {name: tokens.mean(dim=0) for name, tokens in word_tokens(clip, class_word).items()}
 
 
 class HostTextEncoder:
@@ -120,9 +76,9 @@ class HostTextEncoder:
     def __init__(self, clip: CLIP, class_word: str, again: bool = False) -> None:
         self.again = again
         self.prompt = SlottedPrompt.read(
-            clip, training_prompt(DEFAULT_PLACEHOLDER), DEFAULT_PLACEHOLDER, class_word
+            clip, training_prompt(DEFAULT_PLACEHOLDER), {DEFAULT_PLACEHOLDER: class_word}
         )
-        self.class_tokens = class_tokens(clip, self.prompt.word)
+        self.class_tokens = class_tokens(clip, class_word)
         _, self.pooled = clip.encode_from_tokens(self.prompt.reference, return_pooled=True)
         self.clip_layer = clip.layer_idx
         self.encoders = text_encoders(clip)

@@ -4,6 +4,7 @@ left behind.
 
 __all__ = ["train_identity"]
 
+import math
 from dataclasses import replace
 
 import torch
@@ -22,11 +23,11 @@ from .families import own_side, require_match
 from .fingerprint import hash_of_tensors
 from .noise_levels import behaviour, prediction_type
 from .pictures import as_image, encode_pool, square_pictures, stored_samples
-from .progress import say
+from .progress import Progress
 from .recompute import recomputes
 from .run import Loaded, Run
-from .run_files import NO_SAMPLES, RunFiles, identity_of
-from .text import HostTextEncoder
+from .run_files import NOTHING_SHOWN, RunFiles, identity_of
+from .text import HostTextEncoder, word_tokens
 
 ARITHMETIC = 2  # raise it when results change: trainings finished before are then not reused
 
@@ -55,13 +56,16 @@ def train_identity(
     name: str = "identity",
     gradient_checkpointing: bool = False,
     node_id: str | None = None,
-) -> tuple[Identity, dict, Tensor]:
+    workflow: dict | None = None,
+) -> tuple[Identity, dict, Tensor, dict]:
     """Trains, or answers with the same training finished earlier.
 
-    Arguments are the inputs of the node; `node_id` is where progress is shown.
+    Arguments are the inputs of the node; `node_id` and `workflow`, the host's `extra_pnginfo`, tell
+    where progress is shown.
 
     Returns:
-        The identity, the host's LOSS_MAP and an IMAGE of the previews.
+        The identity, the host's LOSS_MAP, an IMAGE of the previews, and the outcome for the node's
+        panel.
     """
     config = chosen_config(
         preset,
@@ -80,35 +84,42 @@ def train_identity(
     numbers = compute_dtype(model, dtype)
 
     again = recomputes(model.model, gradient_checkpointing)
-    with trainable(model, clip.patcher, numbers, again) as (loaded, load):
+    with (
+        Progress(steps, stages, node_id, workflow) as progress,
+        trainable(model, clip.patcher, numbers, again) as (loaded, load),
+    ):
+        progress.reference(stored_samples(subject[:1].movedim(1, -1)))
         host = Loaded(loaded, clip, vae, numbers, load)
         shaped_by = what_shapes(host, config, class_word, subject, subject_mask)
         files = RunFiles(name, shaped_by, {"steps": steps, "preview_every": preview_every})
         outcome = files.load_finished()
         if outcome is None:
             encoder = HostTextEncoder(clip, class_word, again)
-            if max(map(len, encoder.prompt.word.values())) > 1:
-                say(
+            if any(len(tokens) > 1 for tokens in word_tokens(clip, class_word).values()):
+                progress.say(
                     f'class_word: "{class_word}" is several tokens for this text encoder; '
-                    "the identity starts at their mean.",
-                    node_id,
+                    "the identity starts at their mean."
                 )
             tokens = {n: t.to(model.load_device) for n, t in encoder.class_tokens.items()}
             learner = Learner(tokens, config, scaled=numbers == torch.float16)
             fresh = resume == folders.NO_CHECKPOINT
-            samples = NO_SAMPLES if fresh else files.restore(learner, resume)
-            say(f"encoding {config.views} views of the picture", node_id)
+            shown = NOTHING_SHOWN if fresh else files.restore(learner, resume)
+            progress.say(f"encoding {config.views} views of the picture")
             pool = encode_pool(vae, loaded, subject, subject_mask, config, learner.device)
-            run = Run(host, encoder, learner, pool, files, samples, node_id)
+            run = Run(host, encoder, learner, pool, files, shown, progress)
             outcome = run.to_the_end(preview_every, checkpoint_every)
         else:
-            say("Finished before: here is the result. Change train_seed to train anew.", node_id)
+            progress.go_on(outcome.losses, outcome.shown.stages, outcome.shown.samples)
+            progress.finish(
+                "finished", "Finished before: here is the result. Change train_seed to train anew."
+            )
 
     identity = identity_of(shaped_by, outcome.pairs, outcome.losses)
-    samples = (
-        outcome.samples if len(outcome.samples) else stored_samples(subject[:1].movedim(1, -1))
-    )
-    return identity, loss_map(outcome.losses, attention_loss_weight), as_image(samples)
+    samples = outcome.shown.samples
+    if not len(samples):
+        samples = stored_samples(subject[:1].movedim(1, -1))
+    losses = loss_map(outcome.losses, attention_loss_weight)
+    return identity, losses, as_image(samples), {"sefi_training": [progress.training.outcome()]}
 
 
 def chosen_config(preset: str, learning_rate: float, **settings) -> TrainingConfig:
@@ -149,10 +160,16 @@ def what_shapes(
 def loss_map(losses: Tensor, weight: float) -> dict[str, list[float]]:
     """Returns the host's LOSS_MAP of losses (steps, 2): "loss" is what was lowered, its two terms
     beside it.
+
+    Plot Loss Graph divides by what lies between the lowest and the highest loss: a single one is
+    there twice, the second time larger by the least a number can be.
     """
     denoising, attention = losses.double().unbind(dim=1)
+    lowered = (denoising + weight * attention).tolist()
+    if len(set(lowered)) == 1:
+        lowered[1:] = [*lowered[1:-1], math.nextafter(lowered[-1], math.inf)]
     return {
-        "loss": (denoising + weight * attention).tolist(),
+        "loss": lowered,
         "denoising": denoising.tolist(),
         "attention": attention.tolist(),
     }

@@ -159,22 +159,26 @@ def test_tokens_are_put_where_the_slots_are(tokens, slots):
 @settings(max_examples=60)
 @given(st.integers(1, 6), st.integers(0, 1000), st.integers(0, 1000), st.booleans(), st.booleans())
 def test_staged_contexts_hold_the_right_row_at_every_timestep(stages, low, high, by_key, by_value):
-    edges = tuple(1000 - i * 1000 // stages for i in range(stages + 1))
     number = torch.arange(float(stages)).view(stages, 1, 1, 1)
-    encoded = torch.stack([number + 1, number + 101], dim=1)[:, :, 0].expand(stages, 2, 4, 3)
-    contexts = stage_contexts(encoded, torch.zeros(1, 4, 3), edges, (low, high), (by_key, by_value))
+    identity = Identity({"clip_l": torch.stack([number + 1, number + 101], dim=1)[..., 0]})
+    identity = identity.within(low, high)
+    acting = identity.acting((float(by_key), float(by_value)))
+    rows = identity.pairs["clip_l"][acting].expand(-1, 4, 3)
+    contexts = stage_contexts(rows, torch.zeros(1, 4, 3), identity.edges, acting)
     for t in range(0, 1000, 37):
         key, value = (c[0, 0, 0].item() for c in contexts.at(torch.tensor([t])))
-        stage = sum(t < edge for edge in edges[1:-1])
+        stage = sum(t < 1000 - i * 1000 // stages for i in range(1, stages))
         acts = low <= t < high
         assert key == (stage + 1 if acts and by_key else 0)
         assert value == (stage + 101 if acts and by_value else 0)
 
 
 def test_contexts_of_unlike_length_are_repeated_whole():
-    contexts = stage_contexts(seeded(5, 2, 77, 8), seeded(1, 154, 8), (1000, 800, 600, 400, 200, 0))
-    assert contexts.keys.shape == (5, 154, 8)
-    assert torch.equal(contexts.keys[:, :77], contexts.keys[:, 77:])
+    acting = torch.ones(1, 2, dtype=torch.bool)
+    contexts = stage_contexts(seeded(2, 154, 8), seeded(1, 231, 8), (1000, 0), acting)
+    assert contexts.keys.shape == contexts.values.shape == (1, 462, 8)
+    assert torch.equal(contexts.keys[:, :154], contexts.keys[:, 154:308])
+    assert torch.equal(contexts.reference, seeded(1, 231, 8))
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 from sefi_pack.sefi_core.container import save_tensors
 from sefi_pack.sefi_core.errors import IdentityFileError, MismatchError
 from sefi_pack.sefi_core.file_format import load_identity, save_identity
+from sefi_pack.sefi_core.group import IdentityGroup, combine
 from sefi_pack.sefi_core.identity import Identity, family_name
 
 EDGES = "[1000, 800, 600, 400, 200, 0]"
 
 
-def identity_of(stages=5, tokens=1, widths=(("clip_l", 768),), **fields):
-    generator = torch.Generator().manual_seed(stages)
+def identity_of(stages=5, tokens=1, widths=(("clip_l", 768),), seed=0, **fields):
+    generator = torch.Generator().manual_seed(stages + 100 * seed)
     pairs = {n: torch.randn(stages, 2, tokens, width, generator=generator) for n, width in widths}
     return Identity(pairs, **fields)
 
@@ -77,6 +78,79 @@ def test_a_textual_inversion_embedding_is_an_identity_of_one_stage(tmp_path, key
     assert torch.equal(identity.pairs["clip_l"][0, 1], embedding)
 
 
+def header_of(path):
+    data = path.read_bytes()
+    return json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
+
+
+@settings(max_examples=30)
+@given(
+    st.lists(st.tuples(st.integers(1, 6), st.integers(1, 3)), min_size=2, max_size=4),
+    st.sampled_from([("clip_l",), ("clip_l", "clip_g")]),
+    st.data(),
+)
+def test_several_identities_are_one_file(tmp_path_factory, shapes, names, data):
+    path = tmp_path_factory.mktemp("identities") / "a.safetensors"
+    widths = tuple((name, 8 + i) for i, name in enumerate(names))
+    strength = st.sampled_from([0.0, 0.1, 1.0])
+    members = [
+        identity_of(
+            stages,
+            tokens,
+            widths,
+            class_word=f"dog {i}",
+            metadata={"sefi.source_hash": str(i), "modelspec.author": "é"},
+            strengths=data.draw(st.tuples(*[st.tuples(strength, strength)] * stages)),
+        )
+        for i, (stages, tokens) in enumerate(shapes)
+    ]
+    group = combine(members, [f"<{i}>" for i in range(len(members))])
+    save_identity(group, path, {"modelspec.title": "couple"})
+    loaded = load_identity(path)
+    assert isinstance(loaded, IdentityGroup) and loaded.metadata == {"modelspec.title": "couple"}
+    for before, after in zip(group.members, loaded.members, strict=True):
+        assert before.pairs.keys() == after.pairs.keys()
+        assert all(torch.equal(after.pairs[name], before.pairs[name]) for name in names)
+        for field in ("class_word", "placeholder", "edges", "strengths", "metadata"):
+            assert getattr(before, field) == getattr(after, field)
+    save_identity(loaded, path.with_name("again.safetensors"))
+    assert path.with_name("again.safetensors").read_bytes() == path.read_bytes()
+    kept = loaded.without("sefi.source_hash")
+    assert [m.metadata for m in kept.members] == [{"modelspec.author": "é"}] * len(members)
+
+
+def test_a_file_is_of_the_lowest_version_that_says_what_it_means(tmp_path):
+    path = tmp_path / "a.safetensors"
+    part = identity_of(strengths=((0.0, 1.0), *[(1.0, 1.0)] * 4))
+    for identity, version in (
+        (identity_of(), "1"),
+        (part, "2"),
+        (combine([identity_of(), identity_of()], ["<a>", "<b>"]), "2"),
+    ):
+        save_identity(identity, path)
+        assert header_of(path)["format_version"] == version
+    save_identity(part, path)
+    assert load_identity(path).strengths == part.strengths
+    whole = Identity(load_identity(path).pairs, metadata=load_identity(path).metadata)
+    save_identity(whole, path)
+    assert header_of(path)["format_version"] == "1" and "sefi.strengths" not in header_of(path)
+
+
+def test_the_fallback_leaves_out_what_does_not_act(tmp_path):
+    path = tmp_path / "a.safetensors"
+    part = identity_of(strengths=((1.0, 0.0), *[(0.0, 1.0)] * 4))
+    none = identity_of(strengths=((1.0, 0.0),) * 5, seed=1)
+    save_identity(part, path)
+    mean = part.pairs["clip_l"][1:, 1].mean(dim=0)
+    assert torch.equal(safetensors.torch.load_file(path)["clip_l"], mean)
+    save_identity(none, path)
+    assert list(safetensors.torch.load_file(path)) == ["pairs.clip_l"]
+    save_identity(combine([part, none, identity_of(tokens=2)], ["<a>", "<b>", "<c>"]), path)
+    vectors = safetensors.torch.load_file(path)["clip_l"]
+    whole = identity_of(tokens=2).pairs["clip_l"][:, 1].mean(dim=0)
+    assert torch.equal(vectors, torch.cat([mean, whole]))
+
+
 def good_metadata(**changed):
     return {"format": "sefi-id", "format_version": "1", "sefi.stage_edges": EDGES, **changed}
 
@@ -86,8 +160,50 @@ def write(path, tensors, metadata):
 
 
 PAIRS = {"pairs.clip_l": torch.zeros(5, 2, 1, 8)}
+
+
+def listed(*texts):
+    """Metadata of a file with several identities."""
+    whole = {"sefi.stage_edges": EDGES, "modelspec.trigger_phrase": "<a>"}
+    return {"sefi.identities": json.dumps([{**whole, **text} for text in texts])}
+
+
+TWO = {f"pairs.{n}.clip_l": torch.zeros(5, 2, 1, 8) for n in range(2)}
+WIDE = {"pairs.0.clip_l": torch.zeros(5, 2, 1, 8), "pairs.1.clip_h": torch.zeros(5, 2, 1, 9)}
+B = {"modelspec.trigger_phrase": "<b>"}
 WRONG = {
-    "from the future": (PAIRS, good_metadata(format_version="2"), "format version 2, .* update"),
+    "strengths no list": (PAIRS, good_metadata(**{"sefi.strengths": "1"}), "strengths are not a"),
+    "strengths no pairs": (PAIRS, good_metadata(**{"sefi.strengths": "[1, 1]"}), "strengths are"),
+    "strengths too few": (PAIRS, good_metadata(**{"sefi.strengths": "[[1, 1]]"}), "of 5 stages"),
+    "strengths too large": (
+        PAIRS,
+        good_metadata(**{"sefi.strengths": json.dumps([[1, 1.01]] * 5)}),
+        "from 0 to 1 for each",
+    ),
+    "strengths no numbers": (
+        PAIRS,
+        good_metadata(**{"sefi.strengths": "[" + "[NaN, 1]," * 4 + "[1, 1]]"}),
+        "from 0 to 1 for each",
+    ),
+    "a list of one": (PAIRS, good_metadata(**listed({})), "list of identities"),
+    "a list of no texts": (PAIRS, good_metadata(**listed({}, {"x": 1})), "list of identities"),
+    "no list": (TWO, good_metadata(**{"sefi.identities": '{"a": 1, "b": 2}'}), "list of identit"),
+    "a deep list": (TWO, good_metadata(**{"sefi.identities": "[" * 9000}), "list of identities"),
+    "one unlisted": (TWO, good_metadata(), r"does not have \(pairs.0.clip_l, pairs.1"),
+    "one missing": (TWO, good_metadata(**listed({}, B, B)), "holds no token pairs"),
+    "names alike": (TWO, good_metadata(**listed({}, {})), '"<a>" would also be found in "<a>"'),
+    "a name of two words": (
+        TWO,
+        good_metadata(**listed({}, {"modelspec.trigger_phrase": "a b"})),
+        'name: "a b" cannot stand in a prompt',
+    ),
+    "two families": (WIDE, good_metadata(**listed({}, B)), '"<a>" was trained for .*, "<b>" for'),
+    "too many": (
+        {f"pairs.{n}.clip_l": torch.zeros(5, 2, 1, 8) for n in range(5)},
+        good_metadata(**listed(*({"modelspec.trigger_phrase": f"<{n}>"} for n in range(5)))),
+        "holds 5 identities, one prompt takes 2 to 4",
+    ),
+    "from the future": (PAIRS, good_metadata(format_version="3"), "format version 3, .* update"),
     "version no number": (PAIRS, good_metadata(format_version="one"), "version is not a number"),
     "no edges": (PAIRS, {k: v for k, v in good_metadata().items() if "edges" not in k}, "edges"),
     "edges no list": (PAIRS, good_metadata(**{"sefi.stage_edges": "{}"}), "edges"),
@@ -151,7 +267,9 @@ def test_a_missing_file_is_said(tmp_path):
 @given(st.data())
 def test_no_damage_gets_past_with_another_error(tmp_path, data):
     path = tmp_path / "a.safetensors"
-    save_identity(identity_of(stages=2, widths=(("clip_l", 4),)), path)
+    one = identity_of(stages=2, widths=(("clip_l", 4),), strengths=((0.0, 1.0), (0.5, 1.0)))
+    several = combine([one, one], ["<a>", "<b>"])
+    save_identity(data.draw(st.sampled_from([one, several])), path)
     content = bytearray(path.read_bytes())
     for _ in range(data.draw(st.integers(1, 4))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
@@ -161,7 +279,8 @@ def test_no_damage_gets_past_with_another_error(tmp_path, data):
     except IdentityFileError as error:
         assert len(str(error)) < 1000
     else:
-        assert all(torch.isfinite(pairs).all() for pairs in identity.pairs.values())
+        pairs = [pairs for member in identity.members for pairs in member.pairs.values()]
+        assert all(torch.isfinite(each).all() for each in pairs)
 
 
 def test_texts_too_large_for_a_reader_are_not_written(tmp_path):

@@ -14,9 +14,9 @@ HOST_MODULES = {
 }  # fmt: skip
 CORE_ALLOWED = {"torch", "einops", "safetensors", "numpy"}
 CORE_ORDER = (
-    "errors", "backbone", "devices", "stages", "prompts", "identity", "generator", "contexts",
-    "maps", "losses", "memory", "augment", "recipe", "learner", "probe", "training", "together",
-    "container", "file_format",
+    "errors", "backbone", "devices", "stages", "prompts", "identity", "group", "edit", "generator",
+    "contexts", "maps", "heatmap", "losses", "memory", "augment", "recipe", "learner", "probe",
+    "training", "together", "container", "texts", "file_format", "evaluation",
 )  # fmt: skip
 
 

@@ -25,7 +25,6 @@ import pytest
 import seeded
 import torch
 from sefi_pack.nodes.host import trainer
-from sefi_pack.nodes.host.slots import SlottedPrompt
 from sefi_pack.nodes.host.text import class_tokens, token_widths
 from sefi_pack.sefi_core.identity import Identity
 
@@ -58,8 +57,7 @@ def vae():
 @pytest.fixture
 def neutral(clip):
     """An identity whose every pair is the class word's token."""
-    prompt = SlottedPrompt.read(clip, "V*", "V*", "person")
-    tokens = class_tokens(clip, prompt.word)
+    tokens = class_tokens(clip, "person")
     return Identity({name: token.clone().expand(5, 2, 1, -1) for name, token in tokens.items()})
 
 

@@ -32,6 +32,29 @@ CONTRACT = {
         "strength key_strength value_strength start_percent end_percent placeholder",
         "MODEL CONDITIONING",
     ),
+    "CombineSeFiIdentities": (
+        "identity_1 identity_2 name_1 name_2",
+        "identity_3 identity_4 name_3 name_4",
+        "SEFI_IDENTITY",
+    ),
+    "BlendSeFiIdentities": (
+        "identity_1 identity_2 key_weight_1 value_weight_1 key_weight_2 value_weight_2",
+        "identity_3 identity_4 key_weight_3 value_weight_3 key_weight_4 value_weight_4",
+        "SEFI_IDENTITY",
+    ),
+    "EditSeFiIdentity": ("identity keys values stages", "second_identity", "SEFI_IDENTITY"),
+    "ExportSeFiAsTextualInversion": ("identity filename_prefix", "tokens", "STRING"),
+    "SeFiAttentionMap": ("model", "stages", "MODEL SEFI_ATTENTION"),
+    "DrawSeFiAttentionMap": (
+        "recording samples image clip text words",
+        "identity mask opacity prompt_number placeholder",
+        "IMAGE IMAGE MASK FLOAT STRING",
+    ),
+    "EvaluateSeFiID": (
+        "images reference text",
+        "face_images clip_vision clip identity threshold recogniser placeholder",
+        "IMAGE STRING FLOAT FLOAT FLOAT FLOAT FLOAT INT",
+    ),
 }
 DEFAULTS = {
     "class_word": "person", "steps": 1000, "preset": "default", "attention_loss_weight": 0.003,
@@ -40,7 +63,11 @@ DEFAULTS = {
     "name": "identity", "gradient_checkpointing": False, "filename_prefix": "my_identity",
     "include_source_hash": True,
     "text": "a photo of V*", "strength": 1.0, "start_percent": 0.0, "end_percent": 1.0,
-    "placeholder": "",
+    "placeholder": "", "name_1": "<a>", "name_2": "<b>", "name_3": "<c>", "name_4": "<d>",
+    "keys": "keep", "values": "keep", "tokens": "values", ("EditSeFiIdentity", "stages"): "all",
+    **{f"{kind}_weight_{i}": 1.0 for kind in ("key", "value") for i in range(1, 5)},
+    "words": "V*", "opacity": 0.6, "prompt_number": 1,
+    "threshold": 0.23, "recogniser": "auto",
 }  # fmt: skip
 
 
@@ -72,8 +99,18 @@ def test_every_input_and_output_has_a_tooltip_and_its_default():
         for part in (*schema.inputs, *schema.outputs):
             assert part.tooltip and part.tooltip.endswith("."), part.id
         for part in schema.inputs:
-            if part.id in DEFAULTS:
-                assert part.default == DEFAULTS[part.id], part.id
+            default = DEFAULTS.get((schema.node_id, part.id), DEFAULTS.get(part.id))
+            if default is not None:
+                assert part.default == default, part.id
+
+
+def test_choices_are_as_they_will_stay():
+    (edit,) = [node.GET_SCHEMA() for node in NODES if node.__name__ == "EditSeFiIdentity"]
+    options = {part.id: part.options for part in edit.inputs if hasattr(part, "options")}
+    assert options == {
+        "keys": ["keep", "values", "class word", "second identity"],
+        "values": ["keep", "keys", "class word", "second identity"],
+    }
 
 
 def test_numbers_keep_the_precision_an_artist_types():

@@ -3,8 +3,9 @@
 import pytest
 import seeded
 import torch
-from sefi_pack.nodes.host.slots import SlottedPrompt
-from sefi_pack.nodes.host.text import HostTextEncoder, encode_staged, text_encoders
+from sefi_pack.nodes.host.encoding import encode_staged
+from sefi_pack.nodes.host.slots import SlottedPrompt, word_ids
+from sefi_pack.nodes.host.text import HostTextEncoder, text_encoders
 from sefi_pack.sefi_core.errors import MismatchError, PromptError
 from sefi_pack.sefi_core.identity import Identity
 from sefi_pack.sefi_core.prompts import training_prompt
@@ -46,7 +47,7 @@ def test_all_variants_take_one_text_encoder_call(clip, learned, monkeypatch):
     monkeypatch.setattr(
         encoder, "encode", lambda t, e=encoder.encode: (calls.append(len(t)), e(t))[1]
     )
-    encode_staged(clip, learned, "a photo of V*", (1.0, 1.0), (0, 1000), "V*")
+    encode_staged(clip, learned, "a photo of V*", (1.0, 1.0), (0, 1000))
     assert calls == [1, 10]  # the reference prompt; five stages of keys and values
 
 
@@ -54,34 +55,34 @@ def test_all_variants_take_one_text_encoder_call(clip, learned, monkeypatch):
     "text", ["V*, smiling", "(V*:1.2)", "V*'s hat", "V* and V*", "a V*.", "[V*]"]
 )
 def test_a_glued_placeholder_is_found(clip, text):
-    prompt = SlottedPrompt.read(clip, text, "V*", "person")
+    prompt = SlottedPrompt.read(clip, text, {"V*": "person"})
     assert len(prompt.slots["l"]) == text.count("V*")
     assert [len(c) for c in prompt.tokens["l"]] == [len(c) for c in prompt.reference["l"]]
     for chunk, position in prompt.slots["l"]:
-        assert prompt.reference["l"][chunk][position][0] == prompt.word["l"][0]
+        assert prompt.reference["l"][chunk][position][0] == word_ids(clip, "l", "person")[0]
 
 
 @pytest.mark.parametrize("text", ["a photo of a man", "", "xV*", "V*2", "v*"])
 def test_a_missing_placeholder_is_said_with_the_text(clip, text):
     with pytest.raises(PromptError, match=r'the placeholder "V\*" does not stand in'):
-        SlottedPrompt.read(clip, text, "V*", "person")
+        SlottedPrompt.read(clip, text, {"V*": "person"})
 
 
 @pytest.mark.parametrize("word", ["", "(person:1.2)", "embedding:evil", "a\nb", "x" * 99, "../x"])
 def test_a_class_word_that_is_no_noun_is_refused(clip, word):
     with pytest.raises(PromptError, match=r"class_word: .* is not a plain noun"):
-        SlottedPrompt.read(clip, "V*", "V*", word)
+        SlottedPrompt.read(clip, "V*", {"V*": word})
 
 
 def test_slots_stay_apart_from_words_that_look_like_the_mark(clip):
-    prompt = SlottedPrompt.read(clip, "sks V* sks", "V*", "person")
+    prompt = SlottedPrompt.read(clip, "sks V* sks", {"V*": "person"})
     assert len(prompt.slots["l"]) == 1
 
 
 def test_a_class_word_of_several_tokens_starts_at_their_mean(clip):
     encoder = HostTextEncoder(clip, "golden retriever")
     (model,) = text_encoders(clip).values()
-    ids = torch.tensor(encoder.prompt.word["l"])
+    ids = torch.tensor(word_ids(clip, "l", "golden retriever"))
     assert len(ids) == 2
     mean = model.transformer.get_input_embeddings()(ids, out_dtype=torch.float32).mean(dim=0)
     assert torch.equal(encoder.class_tokens["clip_l"], mean)
@@ -100,10 +101,10 @@ def test_columns_of_the_attention_loss(clip):
 
 def test_several_tokens_per_placeholder_push_padding_out(clip):
     three = Identity({"clip_l": torch.randn(5, 2, 3, 64)})
-    (entry,) = encode_staged(clip, three, "a photo of V*", (1.0, 1.0), (0, 1000), "V*")
+    (entry,) = encode_staged(clip, three, "a photo of V*", (1.0, 1.0), (0, 1000))
     assert entry[1]["sefi"].keys.shape == (5, 77, 64)
     with pytest.raises(PromptError, match="identity of 3 tokens does not fit"):
-        encode_staged(clip, three, "V* " + "word " * 73, (1.0, 1.0), (0, 1000), "V*")
+        encode_staged(clip, three, "V* " + "word " * 73, (1.0, 1.0), (0, 1000))
 
 
 def test_the_wrong_family_is_one_sentence_with_both():
@@ -111,4 +112,4 @@ def test_the_wrong_family_is_one_sentence_with_both():
     with pytest.raises(
         MismatchError, match=r"trained for SDXL .*, the CLIP is a model with clip_l 64"
     ):
-        encode_staged(seeded.tiny_clip(), sdxl, "V*", (1.0, 1.0), (0, 1000), "V*")
+        encode_staged(seeded.tiny_clip(), sdxl, "V*", (1.0, 1.0), (0, 1000))

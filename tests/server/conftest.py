@@ -1,27 +1,22 @@
 """One genuine server for all tests, with the seeded checkpoint and a portrait in its folders."""
 
 import json
-import sys
 
 import pytest
-import skimage.data
-from comfy_server import ROOT, ComfyServer, link
-from PIL import Image
+from comfy_server import ROOT, ComfyServer
+from furnished import furnish
+from seeded_extras import write_control_net, write_lora
 
-sys.path.append(str(ROOT / "benchmarks"))
-from seeded_checkpoint import write
-
-CHECKPOINT = "v1-5-pruned-emaonly-fp16.safetensors"  # the workflows' own choice
-PICTURE = "example.png"
+CONTROL_NET = "control_v11p_sd15_canny_fp16.safetensors"  # the workflows' own choices
+LORA = "blindbox_v1_mix.safetensors"
 
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory):
     folder = tmp_path_factory.mktemp("comfyui")
-    seeded = write(ROOT / ".host/seeded-sd15.safetensors")
-    link(seeded, folder / "models/checkpoints" / CHECKPOINT)
-    (folder / "input").mkdir()
-    Image.fromarray(skimage.data.astronaut()[:320, 70:390]).save(folder / "input" / PICTURE)
+    furnish(folder)
+    write_control_net(folder / "models/controlnet" / CONTROL_NET)
+    write_lora(folder / "models/loras" / LORA)
     with ComfyServer(folder, packs=[ROOT / "tests/server/seeded_families"]) as server:
         yield server
 

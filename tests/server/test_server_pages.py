@@ -3,10 +3,23 @@
 import json
 
 import pytest
+import requests
 from comfy_server import PACK_NAME
 from ui_graph import WORKFLOWS, as_api, widget_values
 
-NODES = ["ApplySeFiConditioning", "LoadSeFiEmbedding", "SaveSeFiEmbedding", "TrainSeFiID"]
+NODES = [
+    "ApplySeFiConditioning",
+    "BlendSeFiIdentities",
+    "CombineSeFiIdentities",
+    "DrawSeFiAttentionMap",
+    "EditSeFiIdentity",
+    "EvaluateSeFiID",
+    "ExportSeFiAsTextualInversion",
+    "LoadSeFiEmbedding",
+    "SaveSeFiEmbedding",
+    "SeFiAttentionMap",
+    "TrainSeFiID",
+]
 HIDDEN = {"unique_id", "prompt", "extra_pnginfo"}
 NAMES = sorted(path.stem for path in WORKFLOWS.glob("*.json"))
 
@@ -70,3 +83,13 @@ def test_sockets_of_a_workflow_are_those_of_the_nodes(definitions, name):
         assert outputs == list(zip(definition["output_name"], definition["output"], strict=True))
         inputs = [name for names in definition["input_order"].values() for name in names]
         assert {socket["name"] for socket in node["inputs"]} == set(inputs) - HIDDEN
+
+
+@pytest.mark.parametrize("name", ["../../etc/passwd", "..%2Fcheckpoints%2Fx", "%00", "", "none"])
+def test_covers_come_from_the_folders_of_identities_alone(server, name):
+    with pytest.raises(requests.HTTPError, match="404"):
+        server.fetch(f"sefi/cover?name={name}")
+
+
+def test_translations_reach_the_page(server):
+    assert "Stop and keep" in server.get("i18n")["en"]["sefi"]["keep"]

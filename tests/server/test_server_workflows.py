@@ -1,6 +1,7 @@
 """Pictures to identities to pictures, queued over HTTP as the page would."""
 
 import copy
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -42,9 +43,33 @@ def test_training_runs_and_shows_its_progress(trained, training):
     assert (trained.status, trained.error) == ("success", "")
     steps = trained.steps(node)
     assert steps == sorted(steps) and steps[-1] == STEPS
-    first, loss = trained.texts(node)[-1].split("\n")
-    assert first.startswith(f"step {STEPS} / {STEPS}, ")
-    assert loss.startswith("loss ")
+    told = [event.data for event in trained.events if event.kind == "sefi.progress"]
+    assert {(data["node"], data["prompt"], data["total"]) for data in told} == {
+        (node, trained.prompt, STEPS)
+    }
+    assert told[-1]["state"] == "finished" and told[-1]["preview"] == STEPS
+    points = [point for data in told for point in data["points"]]
+    assert [step for step, *_ in points] == list(range(1, STEPS + 1))
+    assert all(denoising > 0 and 0 <= stage < 5 for _, denoising, _, stage in points)
+
+
+def test_the_server_remembers_what_a_training_showed(server, trained, training):
+    node = node_of(training, "TrainSeFiID")
+    queued = f"prompt={trained.prompt}&node={node}"
+    (told,) = (t for t in server.get("sefi/trainings?workflow=") if t["prompt"] == trained.prompt)
+    assert (told["node"], told["state"], len(told["points"])) == (node, "finished", STEPS)
+    for of in ("reference", "preview"):
+        answer = server.fetch(f"sefi/picture?{queued}&of={of}")
+        assert answer.headers["Content-Type"] == "image/jpeg"
+        assert Image.open(BytesIO(answer.content)).size == (64, 64)
+    assert server.get("sefi/trainings?workflow=another") == []
+    over = server.post("sefi/keep", {"prompt": trained.prompt, "node": node})
+    assert over.json() == {"running": False}
+
+
+@pytest.mark.parametrize("body", [[], "x", {}, {"prompt": 1}, None])
+def test_a_wrong_wish_to_keep_is_refused(server, body):
+    assert server.post("sefi/keep", body).status_code == 400
 
 
 def test_training_shows_previews_and_the_loss_graph(trained, training):
@@ -64,34 +89,51 @@ def test_loader_lists_the_new_file_without_a_restart(server, trained):
     assert IDENTITY in inputs["required"]["embedding"][1]["options"]
 
 
-def test_saved_identity_changes_the_picture_and_strength_0_does_not(server, sampling):
-    def sampled(graph):
-        run = server.run(graph)
-        assert (run.status, run.error) == ("success", "")
-        return picture(server, run, graph)
+@pytest.mark.parametrize("name", ["apply_identity", "with_controlnet_and_lora"])
+def test_saved_identity_changes_the_picture_and_strength_0_does_not(name, server, graphs, trained):
+    sampling = changed(graphs[name], **SMALL)
+    person = sampled(server, without_identity(sampling))
+    assert not np.array_equal(sampled(server, sampling), person)
+    zero = changed(sampling, ApplySeFiConditioning={"strength": 0.0})
+    assert np.array_equal(sampled(server, zero), person)
 
-    apply = node_of(sampling, "ApplySeFiConditioning")
-    text = sampling[apply]["inputs"]["text"]
-    model, clip = (sampling[apply]["inputs"][name] for name in ("model", "clip"))
-    plain = copy.deepcopy(sampling)
-    plain[apply]["class_type"] = "CLIPTextEncode"
-    plain[apply]["inputs"] = {"text": text.replace("V*", "person"), "clip": clip}
-    sampler = next(node for node in plain.values() if node["class_type"] == "KSampler")
-    sampler["inputs"] |= {"model": model, "positive": [apply, 0]}
 
-    person = sampled(plain)
-    assert not np.array_equal(sampled(sampling), person)
-    assert np.array_equal(
-        sampled(changed(sampling, ApplySeFiConditioning={"strength": 0.0})), person
-    )
+def sampled(server, graph):
+    run = server.run(graph)
+    assert (run.status, run.error) == ("success", "")
+    return picture(server, run, graph)
+
+
+def without_identity(graph):
+    """The graph with the class word in a plain prompt, on the model as it was."""
+    graph = copy.deepcopy(graph)
+    apply = node_of(graph, "ApplySeFiConditioning")
+    given = graph[apply]["inputs"]
+    links = {0: given["model"], 1: [apply, 0]}  # Apply's outputs: model, conditioning
+    for inputs in (node["inputs"] for node in graph.values()):
+        moved = {k: links[v[1]] for k, v in inputs.items() if v in ([apply, 0], [apply, 1])}
+        inputs |= moved
+    graph[apply]["class_type"] = "CLIPTextEncode"
+    graph[apply]["inputs"] = {"text": given["text"].replace("V*", "person"), "clip": given["clip"]}
+    return graph
+
+
+@pytest.mark.parametrize(
+    "idle",
+    [{"ControlNetApplyAdvanced": {"strength": 0.0}}, {"LoraLoader": {"strength_model": 0.0}}],
+)
+def test_control_net_and_lora_are_no_bystanders(idle, server, graphs, trained):
+    graph = changed(graphs["with_controlnet_and_lora"], **SMALL)
+    assert not np.array_equal(sampled(server, changed(graph, **idle)), sampled(server, graph))
 
 
 def test_train_and_apply_in_one_graph(server, graphs):
-    short = {**SHORT, "steps": 3, "preview_every": 0, "train_seed": 1}
+    short = {**SHORT, "steps": 1, "preview_every": 0, "train_seed": 1}
     graph = changed(graphs["train_and_apply"], TrainSeFiID=short, **SMALL)
     run = server.run(graph)
     assert (run.status, run.error) == ("success", "")
-    assert run.steps(node_of(graph, "TrainSeFiID"))[-1] == 3
+    assert run.steps(node_of(graph, "TrainSeFiID"))[-1] == 1
+    assert len(run.outputs[node_of(graph, "LossGraphNode")]["images"]) == 1  # of a single loss
     assert picture(server, run, graph).shape == (64, 64, 3)
     # Without previews the samples are the cropped picture.
     assert len(run.outputs[node_of(graph, "PreviewImage")]["images"]) == 1

@@ -1,0 +1,120 @@
+"""What pages are told about trainings: a record of each that runs, and of the last that ran.
+
+A record belongs to a place, a node of a workflow: whoever opens that workflow sees it, in whatever
+tab, after a reload too. It is kept in memory alone.
+"""
+
+__all__ = ["KEPT", "MIXED", "Training", "begin", "of_workflow", "with_prompt"]
+
+import math
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+MIXED = -1  # the stage of a step whose samples are of several stages
+KEPT = 32  # records
+MOST_POINTS, FEW_POINTS = 2000, 240  # of a curve that is told; of a longer one every n-th
+
+
+@dataclass
+class Training:
+    """A training as its node shows it.
+
+    Attributes:
+        workflow, node, prompt: The host's ids; together they tell it from all others.
+        total, done: Steps asked for; steps that the curve shows.
+        stages: S, for the colours.
+        state: "running"; then "finished", "kept" (ended early by the artist) or "stopped".
+        note: A line for the artist.
+        left: Seconds to go, once they can be told.
+        reference, preview: JPEGs of what is learned and of the latest preview, made at
+            `preview_step`.
+        keep_asked: Whether the artist has asked to end it early and go on with what is there.
+    """
+
+    workflow: str
+    node: str
+    prompt: str
+    total: int
+    stages: int
+    state: str = "running"
+    note: str = ""
+    left: float | None = None
+    reference: bytes = b""
+    preview: bytes = b""
+    preview_step: int = 0
+    keep_asked: bool = False
+    curve: array = field(default_factory=lambda: array("f"))  # three numbers a step
+
+    @property
+    def done(self) -> int:
+        return len(self.curve) // 3
+
+    def add(self, losses: list[list[float]], stages: list[int]) -> None:
+        """Adds the (denoising, attention) losses of the next steps, and their stages."""
+        rows = zip(losses, stages, strict=True)
+        self.curve.extend([number for pair, stage in rows for number in (*pair, stage)])
+
+    def told(self, since: int = 0, most: int = MOST_POINTS) -> dict:
+        """Returns all of it as JSON, with the points [step, denoising, attention, stage] after step
+        `since`, at most so many; a loss that is not finite is null.
+        """
+        done = self.done
+        apart = max(1, math.ceil((done - since) / most))
+        chosen = range(since, done)[::-1][::apart][::-1]  # the last one always
+        return {
+            "workflow": self.workflow,
+            "node": self.node,
+            "prompt": self.prompt,
+            "total": self.total,
+            "done": done,
+            "stages": self.stages,
+            "state": self.state,
+            "note": self.note,
+            "left": self.left,
+            "reference": bool(self.reference),
+            "preview": self.preview_step,
+            "since": since,
+            "points": [[i + 1, *self.point(i)] for i in chosen],
+        }
+
+    def outcome(self) -> dict:
+        """Returns what the host keeps with the results of a training that is over: a small curve,
+        no picture.
+        """
+        return self.told(most=FEW_POINTS) | {"reference": False, "preview": 0}
+
+    def point(self, index: int) -> tuple[float | None, float | None, int]:
+        denoising, attention, stage = self.curve[3 * index : 3 * index + 3]
+        return told_number(denoising), told_number(attention), int(stage)
+
+
+def told_number(number: float) -> float | None:
+    """Returns a number to four digits; None for what JSON does not have."""
+    return float(f"{number:.4g}") if math.isfinite(number) else None
+
+
+records: dict[tuple[str, str], Training] = {}
+
+
+def begin(training: Training) -> Training:
+    """Notes a training as the one of its place."""
+    place = (training.workflow, training.node)
+    records.pop(place, None)
+    records[place] = training
+    while len(records) > KEPT:
+        records.pop(next(iter(records)))
+    return training
+
+
+def of_workflow(workflow: str) -> Iterator[Training]:
+    """Yields the trainings of a workflow's nodes."""
+    return (training for training in list(records.values()) if training.workflow == workflow)
+
+
+def with_prompt(prompt: str, node: str) -> Training | None:
+    """Returns the training that a node made for a queued prompt."""
+    for training in list(records.values()):
+        if (training.prompt, training.node) == (prompt, node):
+            return training
+    return None

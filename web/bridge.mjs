@@ -1,0 +1,146 @@
+// The one place, besides sefi.js, that knows ComfyUI's page: its nodes, widgets, server and words.
+
+import { api } from '../../scripts/api.js'
+import { app } from '../../scripts/app.js'
+import { translated } from './texts.mjs'
+
+const DISPLAY = { serialize: false } // a display widget is no part of the workflow
+
+/** Loads the pack's style sheet from beside this file. */
+export function loadStyle() {
+  const link = document.createElement('link')
+  Object.assign(link, { rel: 'stylesheet', href: new URL('./sefi.css', import.meta.url).href })
+  document.head.append(link)
+}
+
+/** The words of the page in its language; English if the server has no other. */
+export async function loadTexts() {
+  try {
+    const words = await asked('/i18n')
+    return translated(words[app.extensionManager.setting.get('Comfy.Locale')]?.sefi)
+  } catch {
+    return translated(null)
+  }
+}
+
+/** Puts an element on a node; `height` tells the pixels that it needs. */
+export function addPanel(node, name, element, height) {
+  const widget = node.addDOMWidget(name, name, element, { ...DISPLAY, getMinHeight: height })
+  widget.serialize = false
+  for (const kind of ['wheel', 'pointerdown', 'pointermove', 'pointerup']) {
+    element.addEventListener(kind, passToCanvas, { passive: false })
+  }
+}
+
+/** The wheel and the middle button go on moving the canvas, as over any other part of a node. */
+function passToCanvas(event) {
+  if (event.type === 'wheel') {
+    event.preventDefault()
+    app.canvas.processMouseWheel(event)
+  } else if (event.type === 'pointermove') {
+    if (event.buttons & 4) app.canvas.processMouseMove(event)
+  } else if (event.button === 1) {
+    const pressed = event.type === 'pointerdown'
+    app.canvas[pressed ? 'processMouseDown' : 'processMouseUp'](event)
+  }
+}
+
+/** Puts a button on a node. */
+export function addButton(node, label, press) {
+  node.addWidget('button', label, null, press, DISPLAY).serialize = false
+}
+
+/** Shows all digits of small numbers in the Vue rendering too, which by itself stops at three. */
+export function showDigits(node) {
+  for (const { options } of node.widgets ?? []) {
+    if (options?.precision > 3) options.maxFractionDigits = options.precision
+  }
+}
+
+/** Makes a node large enough for what is on it. */
+export function fit(node) {
+  const [width, height] = node.computeSize()
+  node.setSize([Math.max(width, node.size[0]), Math.max(height, node.size[1])])
+  node.setDirtyCanvas(true, true)
+}
+
+/** Calls `undo` when the node is removed. */
+export function whenRemoved(node, undo) {
+  const removed = node.onRemoved
+  node.onRemoved = function (...args) {
+    undo()
+    return removed?.apply(this, args)
+  }
+}
+
+/** Sets a combo of a node, also to a file that is newer than the list. */
+export function choose(node, name, value) {
+  const widget = node.widgets.find((candidate) => candidate.name === name)
+  const { values } = widget.options
+  if (Array.isArray(values) && !values.includes(value)) values.push(value)
+  widget.value = value
+  widget.callback?.(value)
+  node.setDirtyCanvas(true, true)
+}
+
+/** The value of a node's widget. */
+export function chosen(node, name) {
+  return node.widgets.find((candidate) => candidate.name === name)?.value
+}
+
+/**
+ * Calls `hear` with every message about a training, `remembered` with a node and the training that
+ * the host remembered for it instead of running it, and `again` when messages may have been missed.
+ */
+export function onTraining({ hear, remembered, again }) {
+  api.addEventListener('sefi.progress', (event) => hear(event.detail))
+  api.addEventListener('reconnected', again)
+  api.addEventListener('executed', ({ detail }) => {
+    const [training] = detail.output?.sefi_training ?? []
+    if (training && training.prompt !== detail.prompt_id) remembered(nodeAt(detail.node), training)
+  })
+}
+
+/** The node of the open workflow that a training belongs to; null if it is another's. */
+export const nodeOf = ({ workflow, node }) => (workflow === app.graph.id ? nodeAt(node) : null)
+
+/** The node at an id of the server; "5:3" is node 3 in the subgraph of node 5. */
+function nodeAt(id) {
+  let graph = app.graph
+  let node = null
+  for (const part of id.split(':')) {
+    node = graph?.getNodeById(part) ?? null
+    graph = node?.subgraph
+  }
+  return node
+}
+
+/** The trainings that the server knows for the open workflow. */
+export const trainings = () => asked(`/sefi/trainings?${query({ workflow: app.graph.id })}`)
+
+/** The address of what a training learns ("reference") or of its latest "preview". */
+export const pictureAddress = ({ prompt, node, preview }, of) =>
+  api.apiURL(`/sefi/picture?${query({ prompt, node, of, step: preview })}`)
+
+/** Asks to end a training early and keep it; tells whether it was running. */
+export async function keep({ prompt, node }) {
+  const body = JSON.stringify({ prompt, node })
+  const headers = { 'Content-Type': 'application/json' }
+  const answer = await api.fetchApi('/sefi/keep', { method: 'POST', headers, body })
+  return answer.ok && (await answer.json()).running
+}
+
+/** The cards of all identities. */
+export const identities = () => asked('/sefi/identities')
+
+/** The address of a card's picture, another one when the file has changed. */
+export const coverAddress = ({ name, changed }) =>
+  api.apiURL(`/sefi/cover?${query({ name, changed })}`)
+
+const query = (values) => new URLSearchParams(values)
+
+async function asked(route) {
+  const answer = await api.fetchApi(route)
+  if (!answer.ok) throw new Error(`${route}: ${answer.status}`)
+  return answer.json()
+}

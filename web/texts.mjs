@@ -1,0 +1,44 @@
+// The words of the page, in English. A language of locales/ may replace them by its main.json.
+
+export const ENGLISH = {
+  empty: 'The losses and the previews show here while it trains.',
+  step: 'step {done} / {total}',
+  left: '{clock} left',
+  finished: 'finished, {total} steps',
+  kept: 'stopped and kept at step {done} / {total}',
+  stopped: 'stopped at step {done} / {total}',
+  keep: 'Stop and keep',
+  keepHelp:
+    'Ends the training now; the workflow goes on with what was learned so far. ' +
+    'Cancel ends the workflow too.',
+  keeping: 'Stopping…',
+  denoising: 'denoising loss',
+  attention: 'attention loss',
+  stages: 'stages:',
+  noisiest: 'layout',
+  finest: 'detail',
+  mixed: 'several',
+  reference: 'learned from',
+  preview: 'preview at step {step}',
+  browse: 'Browse identities',
+  pickerTitle: 'Identities',
+  search: 'Search by name, title, class word …',
+  none: 'There is no identity in models/sefi yet. Save SeFi Embedding puts one there.',
+  noMatch: 'No identity has all of these words.',
+  unreadable: 'this file cannot be read',
+  failed: 'The server does not answer.',
+  close: 'Close'
+}
+
+/** English, but for the words that a translation has. */
+export function translated(translation) {
+  const known = Object.entries(translation ?? {}).filter(
+    ([name, text]) => name in ENGLISH && typeof text === 'string'
+  )
+  return { ...ENGLISH, ...Object.fromEntries(known) }
+}
+
+/** A text with its {names} filled in. */
+export function filled(text, values) {
+  return text.replace(/\{(\w+)\}/g, (whole, name) => values[name] ?? whole)
+}

@@ -1,0 +1,158 @@
+// The panel of Train SeFi ID: the losses, how long it takes, the latest preview, "Stop and keep".
+
+import {
+  LOSSES, ceiling, clock, dotPaths, joined, linePath, lossText, smoothed, stageColour, thinned
+} from './curve.mjs'
+import { drawing, element } from './dom.mjs'
+import { filled } from './texts.mjs'
+
+const [WIDTH, HEIGHT] = [200, 80] // of a chart, in its own units
+const MOST_DRAWN = 2000 // points of a chart
+export const HEIGHTS = { empty: 40, full: 250 } // pixels
+
+export class TrainingPanel {
+  /**
+   * `texts` are the words of the page; `host` is what the panel asks of it: picture(training, of)
+   * gives an address, keep(training) ends a training early, missed() tells that messages were.
+   */
+  constructor(texts, host) {
+    this.texts = texts
+    this.host = host
+    this.training = null
+    this.status = element('span', { className: 'sefi-status' })
+    this.button = element('button', { type: 'button', textContent: texts.keep })
+    this.button.title = texts.keepHelp
+    this.button.addEventListener('click', () => this.keep())
+    this.charts = Object.keys(LOSSES).map((name) => new Chart(name, texts[name]))
+    this.legend = element('div', { className: 'sefi-legend' })
+    this.pictures = element('div', { className: 'sefi-pictures' })
+    this.note = element('p', { className: 'sefi-note' })
+    this.root = element(
+      'div',
+      { className: 'sefi-panel' },
+      element('div', { className: 'sefi-head' }, this.status, this.button),
+      element('div', { className: 'sefi-charts' }, ...this.charts.map((chart) => chart.root)),
+      this.legend,
+      this.pictures,
+      this.note
+    )
+    this.show(null)
+  }
+
+  /** Whether the panel has something to show. */
+  get full() {
+    return this.training !== null
+  }
+
+  /** Takes a message of a training: all of it, or what is new. */
+  hear(message) {
+    const same = this.training?.prompt === message.prompt
+    const points = joined(same ? this.training.points : [], message)
+    if (points === null) this.host.missed()
+    else this.show({ ...message, points })
+  }
+
+  /** Shows a training, or that there is none yet. */
+  show(training) {
+    this.training = training
+    this.root.classList.toggle('sefi-empty', training === null)
+    this.status.textContent = training ? this.statusText(training) : this.texts.empty
+    this.button.hidden = training?.state !== 'running'
+    if (this.button.hidden) this.asked(false)
+    this.note.textContent = training?.note ?? ''
+    this.note.hidden = !this.note.textContent
+    if (!training) return
+    for (const chart of this.charts) chart.show(training)
+    this.showLegend(training)
+    this.showPictures(training)
+  }
+
+  statusText({ state, done, total, left }) {
+    const { texts } = this
+    if (state !== 'running') return filled(texts[state], { done, total })
+    const step = filled(texts.step, { done, total })
+    return left === null ? step : `${step} · ${filled(texts.left, { clock: clock(left) })}`
+  }
+
+  showLegend({ stages, points }) {
+    const { texts } = this
+    const dots = Array.from({ length: stages }, (_, stage) => dot(stage, stages))
+    const mixed = points.some((point) => point[3] < 0)
+    this.legend.replaceChildren(
+      texts.stages, ' ', texts.noisiest, ...dots, texts.finest,
+      ...(mixed ? [dot(-1, stages), texts.mixed] : [])
+    )
+  }
+
+  showPictures(training) {
+    const shown = []
+    if (training.reference) shown.push(['reference', this.texts.reference])
+    if (training.preview) {
+      shown.push(['preview', filled(this.texts.preview, { step: training.preview })])
+    }
+    // An image that is already there stays: it would flicker, and be asked for again.
+    const key = (of) => `${training.prompt} ${of} ${of === 'preview' ? training.preview : 0}`
+    const before = new Map([...this.pictures.children].map((child) => [child.dataset.key, child]))
+    this.pictures.replaceChildren(
+      ...shown.map(([of, caption]) => {
+        const there = before.get(key(of))
+        if (there) return there
+        const image = element('img', { src: this.host.picture(training, of), alt: caption })
+        const figure = element('figure', {}, image, element('figcaption', {}, caption))
+        figure.dataset.key = key(of)
+        return figure
+      })
+    )
+  }
+
+  async keep() {
+    this.asked(true)
+    if (!(await this.host.keep(this.training))) this.asked(false)
+  }
+
+  asked(yes) {
+    this.button.disabled = yes
+    this.button.textContent = yes ? this.texts.keeping : this.texts.keep
+  }
+
+  remove() {
+    this.root.remove()
+  }
+}
+
+class Chart {
+  constructor(loss, title) {
+    this.loss = LOSSES[loss]
+    this.value = element('b')
+    this.top = element('span', { className: 'sefi-top' })
+    this.marks = drawing('svg', {
+      viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: 'none', role: 'img',
+      'aria-label': title
+    })
+    const caption = element('figcaption', {}, title, ' ', this.value, this.top)
+    this.root = element('figure', { className: `sefi-chart sefi-${loss}` }, caption, this.marks)
+  }
+
+  show({ points, state, done, total, stages }) {
+    const { loss } = this
+    const span = state === 'running' ? total : done
+    const top = ceiling(points, loss)
+    const line = thinned(smoothed(points, loss, span), MOST_DRAWN)
+    const drawn = thinned(points, MOST_DRAWN)
+    const dots = dotPaths(drawn, loss, span, top, WIDTH, HEIGHT).map(([stage, d]) =>
+      drawing('path', { d, class: 'sefi-dots', stroke: stageColour(stage, stages) })
+    )
+    const mean = drawing('path', {
+      d: linePath(line, span, top, WIDTH, HEIGHT), class: 'sefi-mean'
+    })
+    this.marks.replaceChildren(...dots, mean)
+    this.value.textContent = lossText(line[line.length - 1]?.[1])
+    this.top.textContent = points.length ? lossText(top) : ''
+  }
+}
+
+function dot(stage, stages) {
+  const made = element('i', { title: stage < 0 ? '' : String(stage) })
+  made.style.background = stageColour(stage, stages)
+  return made
+}
