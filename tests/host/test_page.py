@@ -18,7 +18,7 @@ from sefi_pack.nodes.host.progress import common_stage
 from sefi_pack.sefi_core.container import MAX_HEADER, load_header
 from sefi_pack.sefi_core.errors import IdentityFileError
 from test_nodes import models  # noqa: F401
-from test_training import ask, interrupt_at, output, pairs_of, picture  # noqa: F401
+from test_training import interrupt_at, pairs_of
 
 WORKFLOW = {"workflow": {"id": "here"}}
 
