@@ -1,7 +1,7 @@
 """SeFi-ID (arXiv 2402.00631): one picture in, five per-stage token pairs (P_i^K, P_i^V) out.
 
 Nothing here knows the host. Read top to bottom: backbone, stages, prompts, identity, generator,
-contexts, maps, losses, augment, recipe, learner, training, container, file_format.
+contexts, maps, losses, augment, recipe, guard, learner, training, container, file_format.
 
 Dimension key, used in every docstring:
     B batch · S stages · 2 the (K, V) axis · T tokens of one placeholder · E token width · L prompt

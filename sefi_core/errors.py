@@ -38,4 +38,4 @@ class IdentityFileError(SefiError):
 
 
 class TrainingError(SefiError):
-    """A training that left the finite numbers."""
+    """A training that left the finite numbers, or that cannot be trusted to start."""

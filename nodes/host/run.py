@@ -10,7 +10,6 @@ from comfy.model_patcher import ModelPatcher
 from comfy.sd import CLIP, VAE
 from torch import Tensor
 
-from ...sefi_core.errors import TrainingError
 from ...sefi_core.learner import Learner
 from ...sefi_core.training import LatentPool, train
 from .backbone import HostBackbone
@@ -67,8 +66,6 @@ class Run:
                     progress.picture(report.step, as_pil(picture))
                 if checkpoint_every and report.step % checkpoint_every == 0 and report.step < steps:
                     self.files.save_checkpoint(learner, samples)
-        except TrainingError:
-            raise  # the state is no longer worth keeping; the last checkpoint is
         except BaseException:
             if learner.step:
                 so_far = self.files.save_checkpoint(learner, samples)
@@ -78,6 +75,12 @@ class Run:
                     self.node_id,
                 )
             raise
+        if halvings := learner.guard.halvings():
+            say(
+                f"{halvings} of {steps} steps gave numbers that are not finite: they were skipped "
+                "and the learning rate halved each time.",
+                self.node_id,
+            )
         outcome = Outcome(learner.pairs(), learner.losses.cpu(), samples)
         self.files.save_finished(outcome)
         return outcome

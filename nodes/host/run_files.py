@@ -60,7 +60,6 @@ class RunFiles:
 
     def identity_so_far(self, learner: Learner) -> Identity:
         """Returns what the learner has learned, with where it comes from."""
-        learner.require_finite()
         losses = learner.losses[: learner.step].cpu()
         return identity_of(self.shaped_by, learner.pairs(), losses)
 

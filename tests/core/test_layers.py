@@ -15,7 +15,8 @@ HOST_MODULES = {
 CORE_ALLOWED = {"torch", "einops", "safetensors", "numpy"}
 CORE_ORDER = (
     "errors", "backbone", "stages", "prompts", "identity", "generator", "contexts", "maps",
-    "losses", "augment", "recipe", "learner", "training", "container", "file_format",
+    "losses", "augment", "recipe", "guard", "learner", "training", "container",
+    "file_format",
 )  # fmt: skip
 
 

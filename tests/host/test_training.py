@@ -10,6 +10,7 @@ import psutil
 import pytest
 import seeded
 import torch
+from safetensors.torch import load_file
 from sefi_pack.nodes.host import folders, run, trainer
 from sefi_pack.nodes.host.backbone import HostBackbone
 from sefi_pack.nodes.host.borrowing import trainable
@@ -434,23 +435,64 @@ def test_bad_input_is_one_sentence_and_changes_nothing(
     assert not list(output.rglob("*.safetensors"))
 
 
-@pytest.mark.parametrize("checkpoint_every", [0, 4])
-def test_numbers_that_blow_up_stop_the_training_and_are_not_kept(
-    ask, output, monkeypatch, checkpoint_every
-):
+def blow_up(monkeypatch, *bad):
+    """Makes the denoising loss of these steps, from 1, infinite; from the last on if it is None."""
     calls = []
     real = training.denoising_loss
 
-    def infinite_later(prediction, mask):
+    def infinite(prediction, mask):
         calls.append(1)
-        return real(prediction, mask) * (torch.inf if len(calls) > 6 else 1.0)
+        worse = len(calls) in bad or (bad[-1] is None and len(calls) > bad[-2])
+        return real(prediction, mask) * (torch.inf if worse else 1.0)
 
-    monkeypatch.setattr(training, "denoising_loss", infinite_later)
-    with pytest.raises(TrainingError, match="learning_rate: the training blew up near step 10"):
-        ask(steps=20, checkpoint_every=checkpoint_every and 6)
+    monkeypatch.setattr(training, "denoising_loss", infinite)
+
+
+@pytest.mark.parametrize("checkpoint_every", [0, 6])
+def test_numbers_that_blow_up_stop_the_training_and_the_last_good_state_is_kept(
+    ask, output, monkeypatch, checkpoint_every
+):
+    with monkeypatch.context() as patched:
+        interrupt_at(patched, 6)
+        with pytest.raises(mm.InterruptProcessingException):
+            ask(steps=20)
+    (so_far,) = output.glob("*.identity_so_far.safetensors")
+    good = load_identity(so_far).pairs["clip_l"]
+    blow_up(monkeypatch, 7, None)
+    with pytest.raises(TrainingError, match="learning_rate: the training blew up near step 20"):
+        ask(steps=20, checkpoint_every=checkpoint_every)  # at step 10 there were 4 in a row
     assert not list(output.glob("finished/*"))
-    identities = [load_identity(f) for f in output.glob("*.identity_so_far.safetensors")]
-    assert len(identities) == bool(checkpoint_every)  # the one from before is still there
+    assert torch.equal(load_identity(so_far).pairs["clip_l"], good)
+    (checkpoint,) = output.glob("*.checkpoint.safetensors")
+    state = load_file(checkpoint)
+    assert state["guard.in_a_row"] == 14 and state["guard.share"] == 2.0**-14
+    assert all(torch.isfinite(value.float()).all() for value in state.values())
+
+
+def test_a_few_bad_steps_are_skipped_and_said(ask, monkeypatch, caplog):
+    plain = ask(steps=8)
+    blow_up(monkeypatch, 2, 5)
+    with caplog.at_level("INFO", "sefi"):
+        answer = ask(steps=8, train_seed=1)
+    assert "2 of 8 steps gave numbers that are not finite" in caplog.text
+    losses = answer[1]["loss"]
+    assert losses[1] == losses[0] and losses[4] == losses[3]  # finite: they are drawn and sent
+    assert not torch.equal(pairs_of(plain), pairs_of(answer))
+
+
+def test_bad_steps_before_a_stop_are_remembered(ask, output, monkeypatch):
+    """Fifty and fifty steps are a hundred, with the halved learning rate, too."""
+    blow_up(monkeypatch, 2, 3, 8)
+    whole = ask(steps=12)
+    next((output / "finished").iterdir()).unlink()
+    with monkeypatch.context() as patched:
+        interrupt_at(patched, 6)
+        blow_up(patched, 2, 3)
+        with pytest.raises(mm.InterruptProcessingException):
+            ask(steps=12)
+    blow_up(monkeypatch, 2)  # the eighth of all
+    resumed = ask(steps=12, resume=folders.checkpoint_names()[1])
+    assert torch.equal(pairs_of(whole), pairs_of(resumed)) and whole[1] == resumed[1]
 
 
 def test_a_checkpoint_of_another_training_is_refused_by_what_differs(ask, monkeypatch):
