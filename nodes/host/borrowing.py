@@ -5,7 +5,7 @@ autograd refuses; inside `trainable` each is swapped for an ordinary tensor on t
 without a copy.
 """
 
-__all__ = ["trainable"]
+__all__ = ["is_tainted", "trainable"]
 
 import inspect
 from collections.abc import Callable, Iterator

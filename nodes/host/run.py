@@ -16,6 +16,7 @@ from .backbone import HostBackbone
 from .pictures import as_pil, sample_preview
 from .progress import Progress, say
 from .run_files import Outcome, RunFiles
+from .selftest import require_gradients
 from .text import HostTextEncoder
 
 
@@ -56,6 +57,7 @@ class Run:
         backbone = HostBackbone(
             self.host.model, reference, self.pool.latents[:1], self.host.numbers
         )
+        require_gradients(backbone, self.encoder, self.pool.latents[:1], self.host.numbers)
         progress = Progress(steps, learner.step, self.node_id)
         try:
             for report in train(backbone, self.encoder, self.pool, learner):

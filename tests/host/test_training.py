@@ -507,6 +507,22 @@ def test_a_checkpoint_of_another_training_is_refused_by_what_differs(ask, monkey
         ask(steps=2, resume=name)
 
 
+def test_a_host_that_breaks_gradients_is_told_before_the_first_step(
+    ask, model, clip, vae, output, monkeypatch
+):
+    def detach(module, inputs, out):
+        return out.detach()
+
+    before = state_of(model, clip.patcher, vae.patcher)
+    monkeypatch.setattr(run, "train", None)  # no step may be taken
+    hook = model.model.diffusion_model.middle_block[1].register_forward_hook(detach)
+    with pytest.raises(TrainingError, match="model: the gradients that this ComfyUI gives are wr"):
+        ask()
+    hook.remove()
+    assert state_of(model, clip.patcher, vae.patcher) == before
+    assert not list(output.rglob("*.safetensors"))
+
+
 @pytest.mark.parametrize("family", ["Flux", "SD3"])
 def test_models_without_text_cross_attention_are_refused(ask, clip, learned, family):
     other = seeded.tiny_transformer(family)
