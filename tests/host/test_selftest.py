@@ -145,7 +145,7 @@ def test_a_gradient_that_autograd_refuses_is_found(ready, monkeypatch):
         with monkeypatch.context() as patch, pytest.raises(TrainingError, match="PyTorch refuses"):
             patch.setattr(place, name, broken)
             at.test()
-    layer = at.model.model.diffusion_model.input_blocks[1][1].proj_in
+    layer = at.model.model.diffusion_model.input_blocks[1][1].proj_out
     with torch.inference_mode():  # a weight that the borrowing has missed
         layer.weight = torch.nn.Parameter(layer.weight.clone(), requires_grad=False)
     with pytest.raises(TrainingError, match="PyTorch refuses to compute them"):
