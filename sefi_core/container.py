@@ -7,6 +7,8 @@ __all__ = ["MAX_HEADER", "load_tensors", "save_tensors"]
 
 import json
 import os
+from contextlib import suppress
+from errno import ENOENT
 from pathlib import Path
 from uuid import uuid4
 
@@ -14,7 +16,7 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from .errors import IdentityFileError
+from .errors import IdentityFileError, one_line
 
 SUFFIXES = (".safetensors", ".sft")
 MAX_HEADER = 1 << 20  # bytes; the host shows metadata only below it
@@ -24,18 +26,20 @@ def save_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str
     """Writes tensors and metadata whole or not at all, the header sorted.
 
     Raises:
-        IdentityFileError: The metadata is larger than a reader takes; nothing is written.
+        IdentityFileError: The metadata is larger than a reader takes, or the folder takes no file;
+            what was there before is there still.
     """
     tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
     header, body = sorted_header(safetensors.torch.save(tensors, metadata=metadata))
     if len(header) > MAX_HEADER:
-        raise IdentityFileError(
-            f"{path.name}: its texts and cover take {len(header) >> 10} KiB, at most "
-            f"{MAX_HEADER >> 10} KiB fit; shorten the notes or take a smaller thumbnail."
+        raise refused(
+            path,
+            f"its texts and cover take {len(header) >> 10} KiB, at most {MAX_HEADER >> 10} KiB "
+            "fit; shorten the notes or take a smaller thumbnail",
         )
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{uuid4().hex}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("xb") as file:
             file.write(len(header).to_bytes(8, "little"))
             file.write(header)
@@ -43,8 +47,15 @@ def save_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
+    except BaseException as error:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise refused(
+                path,
+                f"it cannot be written to {path.parent} ({error.strerror}); make room there, or "
+                "allow writing",
+            ) from error
         raise
 
 
@@ -66,27 +77,37 @@ def load_tensors(path: Path, max_bytes: int) -> tuple[dict[str, Tensor], dict[st
         IdentityFileError: It is missing, too large, damaged or of another kind.
     """
     if path.suffix.lower() not in SUFFIXES:
-        raise IdentityFileError(
-            f"{path.name}: only {' and '.join(SUFFIXES)} files are read, because others can run "
-            "code; ask its maker for one of these."
+        raise refused(
+            path,
+            f"only {' and '.join(SUFFIXES)} files are read, because others can run code; ask its "
+            "maker for one of these",
         )
-    try:
-        with path.open("rb") as file:
-            data = file.read(max_bytes + 1)
-    except OSError as error:
-        raise IdentityFileError(
-            f"{path.name}: it cannot be read ({error.strerror}); check the file."
-        ) from error
-    if len(data) > max_bytes:
-        raise IdentityFileError(
-            f"{path.name}: it is larger than {max_bytes >> 20} MiB, the most such a file may take; "
-            "choose another file."
-        )
+    data = read_whole(path, max_bytes)
     metadata = checked_metadata(path, data)
     try:
         return safetensors.torch.load(data), metadata
     except (SafetensorError, ValueError, KeyError, OverflowError, RuntimeError) as error:
         raise damaged(path) from error
+
+
+def read_whole(path: Path, max_bytes: int) -> bytes:
+    """Returns a file's bytes once; what changes on the disk afterwards does not matter."""
+    try:
+        if not path.is_file():  # opening a pipe would wait for ever
+            raise FileNotFoundError(ENOENT, "there is no such file")
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            data = file.read(max_bytes + 1) if size <= max_bytes else b""
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "its name is none that a file can have"
+        raise refused(path, f"it cannot be read ({reason}); check the file") from error
+    if max(size, len(data)) > max_bytes:
+        raise refused(
+            path,
+            f"it is larger than {max_bytes >> 20} MiB, the most such a file may take; choose "
+            "another file",
+        )
+    return data
 
 
 def checked_metadata(path: Path, data: bytes) -> dict[str, str]:
@@ -95,23 +116,35 @@ def checked_metadata(path: Path, data: bytes) -> dict[str, str]:
     if len(data) < 8 or size > len(data) - 8:
         raise damaged(path)
     if size > MAX_HEADER:
-        raise IdentityFileError(
-            f"{path.name}: its header takes {size >> 10} KiB, at most {MAX_HEADER >> 10} KiB are "
-            "read; choose another file."
+        raise refused(
+            path,
+            f"its header takes {size >> 10} KiB, at most {MAX_HEADER >> 10} KiB are read; choose "
+            "another file",
         )
     try:
-        metadata = json.loads(data[8 : 8 + size]).get("__metadata__", {})
+        header = json.loads(data[8 : 8 + size], object_pairs_hook=fields_once)
+        metadata = header.get("__metadata__", {})
         if not all(isinstance(item, str) for pair in metadata.items() for item in pair):
             raise TypeError
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise IdentityFileError(
-            f"{path.name}: it is not a safetensors file, whatever its name says; fetch or train "
-            "it again."
+        raise refused(
+            path,
+            "it is not a safetensors file, whatever its name says; fetch or train it again",
         ) from error
     return metadata
 
 
+def fields_once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """Returns a JSON object; two readers may take different ones of fields with one name."""
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
+        raise ValueError("a field stands twice")
+    return fields
+
+
 def damaged(path: Path) -> IdentityFileError:
-    return IdentityFileError(
-        f"{path.name}: the file is damaged or cut off; fetch or train it again."
-    )
+    return refused(path, "the file is damaged or cut off; fetch or train it again")
+
+
+def refused(path: Path, why: str) -> IdentityFileError:
+    return IdentityFileError(f"{one_line(path.name)}: {why}.")

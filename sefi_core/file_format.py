@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from .container import load_tensors, save_tensors
-from .errors import IdentityFileError, SefiError
+from .errors import IdentityFileError, SefiError, one_line
 from .identity import Identity
 
 FORMAT, FORMAT_VERSION = "sefi-id", 1
@@ -32,11 +32,23 @@ ARCHITECTURES = {
     ("clip_h", 1024): "stable-diffusion-v2-512",
     ("clip_g", 1280): "stable-diffusion-xl-v1-base",
 }
-MAX_IDENTITY = 64 << 20  # bytes
+MAX_IDENTITY = (
+    8 << 20
+)  # bytes; fifty stages for both text encoders of SDXL take less than one of these
 
 
 def save_identity(identity: Identity, path: Path, metadata: dict[str, str] | None = None) -> None:
-    """Writes an identity with its own and the given metadata; equal ones are equal bytes."""
+    """Writes an identity with its own and the given metadata; equal ones are equal bytes.
+
+    Raises:
+        IdentityFileError: It is larger than a reader takes, or the folder takes no file.
+    """
+    size = sum(pairs.numel() * pairs.itemsize for pairs in identity.pairs.values())
+    if size > MAX_IDENTITY // 2:  # what else is in the file takes less than the other half
+        raise IdentityFileError(
+            f"{one_line(path.name)}: an identity of {size >> 20} MiB is larger than the "
+            f"{MAX_IDENTITY >> 21} MiB that are read back; train one of fewer stages."
+        )
     tensors = {f"pairs.{name}": pairs for name, pairs in identity.pairs.items()}
     tensors |= {name: pairs[:, 1].mean(dim=0) for name, pairs in identity.pairs.items()}
     widths = sorted(identity.widths.items())
@@ -77,7 +89,7 @@ def load_identity(path: Path) -> Identity:
             return identity_from(tensors, metadata)
         return identity_from_embedding(tensors)
     except SefiError as error:
-        raise IdentityFileError(f"embedding: {path.name}: {error}") from error
+        raise IdentityFileError(f"embedding: {one_line(path.name)}: {error}") from error
 
 
 def identity_from(tensors: dict[str, Tensor], metadata: dict[str, str]) -> Identity:
@@ -98,8 +110,8 @@ def identity_from(tensors: dict[str, Tensor], metadata: dict[str, str]) -> Ident
     ):
         raise IdentityFileError(
             "it holds tensors that an identity of this version does not have "
-            f"({', '.join(unknown)[:120] or 'not float16 or float32'}); update ComfyUI-SeFi-ID, "
-            "or ask its maker to save it again."
+            f"({one_line(', '.join(unknown)) or 'not float16 or float32'}); update "
+            "ComfyUI-SeFi-ID, or ask its maker to save it again."
         )
     try:
         edges = json.loads(metadata["sefi.stage_edges"])
@@ -128,7 +140,7 @@ def identity_from_embedding(tensors: dict[str, Tensor]) -> Identity:
     if not named:
         raise IdentityFileError(
             "it is no SeFi identity and no textual-inversion embedding (it holds "
-            f"{', '.join(sorted(tensors))[:120] or 'nothing'}); choose another file."
+            f"{one_line(', '.join(sorted(tensors))) or 'nothing'}); choose another file."
         )
     if not all(vectors.ndim in (1, 2) and vectors.numel() for vectors in named.values()):
         raise IdentityFileError(

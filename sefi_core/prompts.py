@@ -10,7 +10,7 @@ __all__ = [
 
 import re
 
-from .errors import PromptError
+from .errors import PromptError, one_line
 
 DEFAULT_PLACEHOLDER = "V*"
 TRAINING_TEMPLATE = "a photo of the face of {}"  # Sec. III-B
@@ -27,7 +27,7 @@ def require_noun(class_word: str) -> None:
     """
     if not re.fullmatch(r"\w[\w '-]{0,60}", class_word):
         raise PromptError(
-            f'class_word: "{" ".join(class_word[:60].split())}" is not a plain noun; '
+            f'class_word: "{one_line(class_word, 60)}" is not a plain noun; '
             "write a word such as person, dog or car."
         )
 
@@ -43,7 +43,8 @@ def replace_placeholder(text: str, placeholder: str, word: str) -> str:
     replaced, count = re.subn(rf"(?<!\w){re.escape(placeholder)}(?!\w)", lambda _: word, text)
     if not count:
         raise PromptError(
-            f'text: the placeholder "{placeholder}" does not stand in "{text[:120]}"; write it '
-            f'where the identity should appear, for example "a photo of {placeholder}".'
+            f'text: the placeholder "{one_line(placeholder)}" does not stand in '
+            f'"{one_line(text)}"; write it where the identity should appear, for example '
+            f'"a photo of {one_line(placeholder)}".'
         )
     return replaced

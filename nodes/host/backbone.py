@@ -12,7 +12,7 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from ...sefi_core.backbone import Prediction
-from ...sefi_core.errors import MismatchError, SettingsError
+from ...sefi_core.errors import MismatchError, SettingsError, one_line
 from ...sefi_core.maps import MAP_SIDE, attend, prompt_maps
 from .sampling import require_cross_attention
 
@@ -47,7 +47,9 @@ def compute_dtype(model: ModelPatcher, choice: str) -> torch.dtype:
     if choice in DTYPES:
         return DTYPES[choice]
     if choice != "auto":
-        raise SettingsError(f'dtype: "{choice}" is unknown; choose auto, {", ".join(DTYPES)}.')
+        raise SettingsError(
+            f'dtype: "{one_line(str(choice))}" is unknown; choose auto, {", ".join(DTYPES)}.'
+        )
     own = model.model.manual_cast_dtype or model.model.get_dtype()
     if own == torch.float16 and mm.should_use_bf16(model.load_device):
         return torch.bfloat16

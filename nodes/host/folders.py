@@ -21,7 +21,7 @@ from pathlib import Path
 
 import folder_paths
 
-from ...sefi_core.errors import IdentityFileError, SettingsError
+from ...sefi_core.errors import IdentityFileError, SettingsError, one_line
 
 IDENTITIES = "sefi"
 EXTENSIONS = {".safetensors", ".sft"}
@@ -65,9 +65,9 @@ def identity_path(name: str) -> Path:
         else folder_paths.get_full_path(folder, name.removeprefix(EMBEDDINGS_PREFIX))
     )
     if path is None:
-        found = ", ".join(identity_names()[:8]) or "nothing"
+        found = one_line(", ".join(identity_names()), 300) or "nothing"
         raise IdentityFileError(
-            f'embedding: "{name[:120]}" is not in models/{folder} (to choose from: {found}); '
+            f'embedding: "{one_line(name)}" is not in models/{folder} (to choose from: {found}); '
             "put the file there and press R, or choose another."
         )
     return Path(path)
@@ -104,8 +104,8 @@ def require_plain(field: str, name: str) -> None:
     """Raises SettingsError unless `name` is one part of a path and nothing more."""
     if not PLAIN_NAME.fullmatch(name):
         raise SettingsError(
-            f'{field}: "{name[:120]}" is no plain name; use 1 to 80 letters, digits, spaces, ".", '
-            '"-" and "_", with no space or dot at either end.'
+            f'{field}: "{one_line(name)}" is no plain name; use 1 to 80 letters, digits, spaces, '
+            '".", "-" and "_", with no space or dot at either end.'
         )
 
 
@@ -153,7 +153,7 @@ def checkpoint_path(name: str) -> Path:
     path = output_folder() / Path(name).name
     if path.name != name or not name.endswith(CHECKPOINT_SUFFIX) or not path.is_file():
         raise SettingsError(
-            f'resume: there is no checkpoint "{name[:120]}" in output/sefi; '
+            f'resume: there is no checkpoint "{one_line(name)}" in output/sefi; '
             "press R and choose one that is there, or [none]."
         )
     return path

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from comfy.sd import CLIP
 from torch import Tensor
 
-from ...sefi_core.errors import PromptError
+from ...sefi_core.errors import PromptError, one_line
 from ...sefi_core.prompts import replace_placeholder, require_noun
 
 END_TOKEN = 49407  # of every CLIP vocabulary
@@ -59,8 +59,8 @@ class SlottedPrompt:
             if all(slots.values()):
                 return cls(reference, tokens, slots, word)
         raise PromptError(
-            f'text: the place of "{placeholder}" in "{text[:120]}" could not be found; '
-            "put spaces around it and simplify what stands beside it."
+            f'text: the place of "{one_line(placeholder)}" in "{one_line(text)}" could not be '
+            "found; put spaces around it and simplify what stands beside it."
         )
 
     def filled(self, variants: dict[str, list[Tensor]]) -> dict:

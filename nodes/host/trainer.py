@@ -11,7 +11,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy.sd import CLIP, VAE
 from torch import Tensor
 
-from ...sefi_core.errors import SettingsError
+from ...sefi_core.errors import SettingsError, one_line
 from ...sefi_core.identity import Identity
 from ...sefi_core.learner import Learner
 from ...sefi_core.prompts import TRAINING_TEMPLATE
@@ -114,7 +114,9 @@ def chosen_config(preset: str, learning_rate: float, **settings) -> TrainingConf
     each preset's own.
     """
     if preset not in PRESETS:
-        raise SettingsError(f'preset: "{preset}" is unknown; choose one of {", ".join(PRESETS)}.')
+        raise SettingsError(
+            f'preset: "{one_line(str(preset))}" is unknown; choose one of {", ".join(PRESETS)}.'
+        )
     if learning_rate != DEFAULT_LEARNING_RATE:
         settings["learning_rate"] = learning_rate
     return replace(PRESETS[preset], **settings)
