@@ -8,7 +8,7 @@ __all__ = ["MAX_HEADER", "load_tensors", "save_tensors"]
 import json
 import os
 from contextlib import suppress
-from errno import ENOENT
+from errno import EEXIST, ENOENT
 from pathlib import Path
 from uuid import uuid4
 
@@ -22,8 +22,11 @@ SUFFIXES = (".safetensors", ".sft")
 MAX_HEADER = 1 << 20  # bytes; the host shows metadata only below it
 
 
-def save_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
-    """Writes tensors and metadata whole or not at all, the header sorted.
+def save_tensors(
+    tensors: dict[str, Tensor], path: Path, metadata: dict[str, str], anew: bool = False
+) -> None:
+    """Writes tensors and metadata whole or not at all, the header sorted; `anew` never replaces a
+    file, not even one that somebody else has written this moment.
 
     Raises:
         IdentityFileError: The metadata is larger than a reader takes, or the folder takes no file;
@@ -46,7 +49,7 @@ def save_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str
             file.write(body)
             file.flush()
             os.fsync(file.fileno())
-        partial.replace(path)
+        give_name(partial, path, anew)
     except BaseException as error:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
@@ -57,6 +60,22 @@ def save_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str
                 "allow writing",
             ) from error
         raise
+
+
+def give_name(partial: Path, path: Path, anew: bool) -> None:
+    """Renames a whole file; where it must be new, by a link, which an existing name stops."""
+    if anew:
+        try:
+            path.hardlink_to(partial)
+        except FileExistsError:
+            raise
+        except OSError as error:  # a file system without links
+            if path.exists():
+                raise FileExistsError(EEXIST, os.strerror(EEXIST)) from error
+        else:
+            partial.unlink()
+            return
+    partial.replace(path)
 
 
 def sorted_header(data: bytes) -> tuple[bytes, memoryview]:

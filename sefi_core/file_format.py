@@ -37,8 +37,11 @@ MAX_IDENTITY = (
 )  # bytes; fifty stages for both text encoders of SDXL take less than one of these
 
 
-def save_identity(identity: Identity, path: Path, metadata: dict[str, str] | None = None) -> None:
-    """Writes an identity with its own and the given metadata; equal ones are equal bytes.
+def save_identity(
+    identity: Identity, path: Path, metadata: dict[str, str] | None = None, anew: bool = False
+) -> None:
+    """Writes an identity with its own and the given metadata; equal ones are equal bytes. `anew`
+    never replaces a file.
 
     Raises:
         IdentityFileError: It is larger than a reader takes, or the folder takes no file.
@@ -71,6 +74,7 @@ def save_identity(identity: Identity, path: Path, metadata: dict[str, str] | Non
             "modelspec.trigger_phrase": identity.placeholder,
             "modelspec.hash_sha256": f"0x{digest.hexdigest()}",
         },
+        anew,
     )
 
 

@@ -28,6 +28,8 @@ EXTENSIONS = {".safetensors", ".sft"}
 EMBEDDINGS_PREFIX = "textual inversion/"
 NO_CHECKPOINT = "[none]"
 CHECKPOINT_SUFFIX = ".checkpoint.safetensors"
+LONGEST_NAME = 180  # bytes; with what is added, a name of any file system
+MOST_FOLDERS = 8
 PLAIN_NAME = re.compile(r"(?![ .])[\w .\-]{1,80}(?<![ .])")
 
 
@@ -89,6 +91,11 @@ def new_identity_path(prefix: str) -> Path:
     sub-folders.
     """
     parts = prefix.replace("\\", "/").split("/")
+    if len(parts) > MOST_FOLDERS:
+        raise SettingsError(
+            f"filename_prefix: it names {len(parts) - 1} sub-folders; use at most "
+            f"{MOST_FOLDERS - 1}."
+        )
     for part in parts:
         require_plain("filename_prefix", part)
     folder = Path(folder_paths.get_folder_paths(IDENTITIES)[0]).joinpath(*parts[:-1])
@@ -102,10 +109,10 @@ def new_identity_path(prefix: str) -> Path:
 
 def require_plain(field: str, name: str) -> None:
     """Raises SettingsError unless `name` is one part of a path and nothing more."""
-    if not PLAIN_NAME.fullmatch(name):
+    if not PLAIN_NAME.fullmatch(name) or len(name.encode()) > LONGEST_NAME:
         raise SettingsError(
-            f'{field}: "{one_line(name)}" is no plain name; use 1 to 80 letters, digits, spaces, '
-            '".", "-" and "_", with no space or dot at either end.'
+            f'{field}: "{one_line(name)}" is no plain name; use 1 to 80 letters (fewer in some '
+            'scripts), digits, spaces, ".", "-" and "_", with no space or dot at either end.'
         )
 
 

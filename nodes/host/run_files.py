@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ...sefi_core.container import load_tensors, save_tensors
-from ...sefi_core.errors import IdentityFileError, SettingsError
+from ...sefi_core.errors import IdentityFileError, SettingsError, one_line
 from ...sefi_core.file_format import save_identity
 from ...sefi_core.identity import Identity
 from ...sefi_core.learner import Learner
@@ -83,20 +83,24 @@ class RunFiles:
         path = folders.checkpoint_path(name)
         try:
             state, metadata = load_tensors(path, MAX_BYTES)
-            before, now = json.loads(metadata["sefi.shaped_by"]), self.shaped_by
-        except (IdentityFileError, KeyError, ValueError) as error:
-            raise IdentityFileError(
-                f"resume: {path.name} is no whole training checkpoint; choose [none] or another."
-            ) from error
+            before, now = dict(json.loads(metadata["sefi.shaped_by"])), self.shaped_by
+        except (IdentityFileError, KeyError, ValueError, TypeError, RecursionError) as error:
+            raise no_checkpoint(path) from error
         names = [name for name in before.keys() | now.keys() if before.get(name) != now.get(name)]
         changed = sorted(set(map(shown, names)))
         if changed:
             raise SettingsError(
-                f"resume: {path.name} was made with another {', '.join(changed)}; set "
+                f"resume: {path.name} was made with another {one_line(', '.join(changed))}; set "
                 "these back to go on, or choose [none] to start anew."
             )
-        learner.restore(state)
-        return state[SAMPLES]
+        try:
+            learner.restore(state)
+            samples = state[SAMPLES]
+        except (KeyError, IndexError, TypeError, RuntimeError) as error:
+            raise no_checkpoint(path) from error
+        if samples.ndim != 4 or samples.shape[-1] != 3 or samples.dtype != torch.uint8:
+            raise no_checkpoint(path)
+        return samples
 
     def save_finished(self, outcome: Outcome) -> None:
         """Keeps the outcome, and drops what only a running training needs."""
@@ -120,6 +124,12 @@ class RunFiles:
         return Outcome(
             {name.removeprefix("pairs."): pairs for name, pairs in tensors.items()}, losses, samples
         )
+
+
+def no_checkpoint(path: Path) -> IdentityFileError:
+    return IdentityFileError(
+        f"resume: {path.name} is no whole training checkpoint; choose [none] or another."
+    )
 
 
 def shown(name: str) -> str:

@@ -49,6 +49,7 @@ def save_new_identity(
         Identity(identity.pairs, identity.class_word, identity.placeholder, identity.edges, kept),
         path,
         metadata,
+        anew=True,
     )
     read_back = load_identity(path)
     if any(not torch.equal(pairs, read_back.pairs[name]) for name, pairs in identity.pairs.items()):

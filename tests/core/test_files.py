@@ -187,6 +187,20 @@ def test_a_save_that_fails_leaves_the_file_before_it(tmp_path, monkeypatch):
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.parametrize("links", [True, False])
+def test_a_new_file_never_takes_the_place_of_another(tmp_path, monkeypatch, links):
+    path = tmp_path / "a.safetensors"
+    if not links:
+        monkeypatch.setattr("os.link", lambda *_: (_ for _ in ()).throw(OSError(1, "no links")))
+    save_identity(identity_of(), path, anew=True)
+    before = path.read_bytes()
+    with pytest.raises(IdentityFileError, match=r"cannot be written to .* \(File exists\)"):
+        save_identity(identity_of(stages=3), path, anew=True)
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+    save_identity(identity_of(stages=3), path)
+    assert load_identity(path).stages == 3 and list(tmp_path.iterdir()) == [path]
+
+
 def test_families_are_named_as_artists_name_them():
     assert family_name({"clip_l": 768}) == "SD 1.x (clip_l 768)"
     assert family_name({"clip_h": 1024}) == "SD 2.x (clip_h 1024)"

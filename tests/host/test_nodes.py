@@ -93,6 +93,14 @@ def test_a_save_never_overwrites_and_reads_back(models, learned):
     assert "people/anna_00003_.safetensors" in folders.identity_names()
 
 
+def test_names_as_long_as_may_be_fit_every_file_made_of_them(models, learned, tmp_path):
+    save_new_identity(learned, "\u4e2d" * 60 + "/" + "x" * 80)
+    longest = folders.running_path("\u4e2d" * 60, "0" * 32)
+    (tmp_path / folders.partial_path(longest).name).touch()
+    with pytest.raises(SettingsError, match="filename_prefix: it names 8 sub-folders; use at most"):
+        save_new_identity(learned, "/".join("abcdefghi"))
+
+
 def test_numbers_go_on_after_a_deleted_file_and_beside_longer_names(models, learned):
     for name in ("anna_00007_.safetensors", "anna_b_00050_.safetensors"):
         (models / "sefi" / name).touch()
@@ -100,7 +108,23 @@ def test_numbers_go_on_after_a_deleted_file_and_beside_longer_names(models, lear
 
 
 @pytest.mark.parametrize(
-    "prefix", ["", "../x", "/etc/x", "a/../b", "a\\..\\b", "C:x", ".x", "a\0b", "x" * 300]
+    "prefix",
+    [
+        "\u4e2d" * 70,
+        "a\nb",
+        "\u202ea",
+        "\ud800",
+        "a/" * 3 + "/b",
+        "",
+        "../x",
+        "/etc/x",
+        "a/../b",
+        "a\\..\\b",
+        "C:x",
+        ".x",
+        "a\0b",
+        "x" * 300,
+    ],
 )
 def test_a_prefix_stays_in_its_folder(models, learned, prefix):
     with pytest.raises(SettingsError, match=r"filename_prefix: .* is no plain name"):

@@ -3,6 +3,7 @@
 import json
 import sys
 
+import numpy as np
 import pytest
 import skimage.data
 from comfy_server import ROOT, ComfyServer, link
@@ -23,6 +24,17 @@ def server(tmp_path_factory):
     (folder / "input").mkdir()
     Image.fromarray(skimage.data.astronaut()[:320, 70:390]).save(folder / "input" / PICTURE)
     with ComfyServer(folder) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def miniature_server(tmp_path_factory):
+    """A server whose models are the miniature's: quick. Its audit.log tells what it opens."""
+    folder = tmp_path_factory.mktemp("miniature")
+    packs = [ROOT / "benchmarks/world/comfyui_node", ROOT / "tests/server/audit_pack"]
+    with ComfyServer(folder, packs=packs) as server:
+        pixels = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / "input" / PICTURE)
         yield server
 
 
