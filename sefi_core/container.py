@@ -7,6 +7,8 @@ __all__ = ["MAX_HEADER", "load_tensors", "save_tensors"]
 
 import json
 import os
+import re
+import time
 from contextlib import suppress
 from errno import EEXIST, ENOENT
 from pathlib import Path
@@ -19,6 +21,7 @@ from torch import Tensor
 from .errors import IdentityFileError, one_line
 
 SUFFIXES = (".safetensors", ".sft")
+STALE_SECONDS = 3600  # much longer than any file takes to be written
 MAX_HEADER = 1 << 20  # bytes; the host shows metadata only below it
 
 
@@ -43,6 +46,7 @@ def save_tensors(
     partial = path.with_name(f".{uuid4().hex}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        sweep(path.parent)
         with partial.open("xb") as file:
             file.write(len(header).to_bytes(8, "little"))
             file.write(header)
@@ -60,6 +64,15 @@ def save_tensors(
                 "allow writing",
             ) from error
         raise
+
+
+def sweep(folder: Path) -> None:
+    """Removes what a process left here that was killed while it wrote."""
+    for partial in folder.glob(".*.tmp"):
+        with suppress(OSError):
+            old = time.time() - partial.stat().st_mtime > STALE_SECONDS
+            if old and re.fullmatch(r"\.[0-9a-f]{32}\.tmp", partial.name):
+                partial.unlink()
 
 
 def give_name(partial: Path, path: Path, anew: bool) -> None:

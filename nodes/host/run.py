@@ -4,12 +4,14 @@ __all__ = ["Loaded", "Run"]
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.sd import CLIP, VAE
 from torch import Tensor
 
+from ...sefi_core.errors import IdentityFileError
 from ...sefi_core.learner import Learner
 from ...sefi_core.training import LatentPool, train
 from .backbone import HostBackbone
@@ -67,10 +69,9 @@ class Run:
                     samples = torch.cat([samples.reshape(-1, *picture.shape[1:]), picture])
                     progress.picture(report.step, as_pil(picture))
                 if checkpoint_every and report.step % checkpoint_every == 0 and report.step < steps:
-                    self.files.save_checkpoint(learner, samples)
+                    self.keep(samples)
         except BaseException:
-            if learner.step:
-                so_far = self.files.save_checkpoint(learner, samples)
+            if learner.step and (so_far := self.keep(samples)):
                 say(
                     f"Stopped at step {learner.step}. To go on, press R and choose "
                     f"{self.files.checkpoint.name} in resume; the identity so far is in {so_far}.",
@@ -84,8 +85,21 @@ class Run:
                 self.node_id,
             )
         outcome = Outcome(learner.pairs(), learner.losses.cpu(), samples)
-        self.files.save_finished(outcome)
+        try:
+            self.files.save_finished(outcome)
+        except IdentityFileError as error:
+            say(f"Finished, but not kept to be reused: {error}", self.node_id)
         return outcome
+
+    def keep(self, samples: Tensor) -> Path | None:
+        """Saves the checkpoint and the identity so far, and returns the latter's path; a folder
+        that takes no file is said, and costs nothing else.
+        """
+        try:
+            return self.files.save_checkpoint(self.learner, samples)
+        except IdentityFileError as error:
+            say(f"The checkpoint of step {self.learner.step} is not kept: {error}", self.node_id)
+            return None
 
     def preview(self) -> Tensor:
         """Samples a picture with the identity so far; returns it in 8 bits, (1, H, W, 3)."""

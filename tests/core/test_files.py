@@ -1,6 +1,7 @@
 """The identity file: round trips, equal bytes, and every way a file can be wrong."""
 
 import json
+import os
 import pickle
 
 import pytest
@@ -185,6 +186,18 @@ def test_a_save_that_fails_leaves_the_file_before_it(tmp_path, monkeypatch):
     with pytest.raises(IdentityFileError, match=sentence):
         save_tensors({"x": torch.zeros(4)}, path, {})
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_killed_process_left_is_swept_up(tmp_path):
+    old, young, foreign = (
+        tmp_path / name for name in (f".{'a' * 32}.tmp", f".{'b' * 32}.tmp", ".x.tmp")
+    )
+    for path in (old, young, foreign):
+        path.touch()
+    os.utime(old, (0, 0))
+    os.utime(foreign, (0, 0))
+    save_identity(identity_of(), tmp_path / "a.safetensors")
+    assert sorted(tmp_path.glob(".*")) == sorted([young, foreign])
 
 
 @pytest.mark.parametrize("links", [True, False])
