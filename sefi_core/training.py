@@ -47,7 +47,8 @@ def train(
     Raises:
         TrainingError: The last steps all left the finite numbers; the learner is as it was before.
     """
-    columns = encoder.columns(learner.config.attention_loss).to(learner.device)
+    # They stay on the CPU, where whether there is any is known without waiting for the device.
+    columns = encoder.columns(learner.config.attention_loss)
     while learner.step < learner.config.steps:
         drawn = learner.rng.get_state()
         try:

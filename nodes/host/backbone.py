@@ -44,7 +44,7 @@ def compute_dtype(model: ModelPatcher, choice: str) -> torch.dtype:
     "auto" is the model's own, but bf16 in place of fp16 where the device has it: token gradients
     are too small for fp16 without loss scaling.
     """
-    if choice in DTYPES:
+    if choice in list(DTYPES):
         return DTYPES[choice]
     if choice != "auto":
         raise SettingsError(

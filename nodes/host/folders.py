@@ -60,6 +60,7 @@ def identity_path(name: str) -> Path:
     Raises:
         IdentityFileError: There is none inside the folders.
     """
+    name = str(name)
     folder = "embeddings" if name.startswith(EMBEDDINGS_PREFIX) else IDENTITIES
     path = (
         None
@@ -157,6 +158,7 @@ def checkpoint_path(name: str) -> Path:
     Raises:
         SettingsError: There is none in the folder.
     """
+    name = str(name)
     path = output_folder() / Path(name).name
     if path.name != name or not name.endswith(CHECKPOINT_SUFFIX) or not path.is_file():
         raise SettingsError(

@@ -113,7 +113,7 @@ def chosen_config(preset: str, learning_rate: float, **settings) -> TrainingConf
     """Returns the preset with the node's settings; a learning rate left at the default preset's is
     each preset's own.
     """
-    if preset not in PRESETS:
+    if preset not in list(PRESETS):  # a stranger's may be no text, and unhashable
         raise SettingsError(
             f'preset: "{one_line(str(preset))}" is unknown; choose one of {", ".join(PRESETS)}.'
         )

@@ -8,6 +8,7 @@ from random import Random
 import folder_paths
 import pytest
 import torch
+from sefi_pack.sefi_core.recipe import PRESETS
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.append(str(ROOT))
@@ -16,7 +17,7 @@ try:
 finally:
     sys.path.remove(str(ROOT))
 
-TIMES = {"kill -9 while training": 3, "kill -9 while saving identities": 5}
+TIMES = {"kill -9 while training": 2, "kill -9 while saving identities": 5}
 MOUNTS = ("disk full", "read-only folder")
 
 
@@ -26,6 +27,7 @@ def bench(tmp_path_factory):
     torch.set_num_threads(1)
     yield faults.Bench(tmp_path_factory.mktemp("faults"))
     torch.set_num_threads(threads)
+    PRESETS.pop("quick")
     folder_paths.set_output_directory(before)
 
 

@@ -178,7 +178,7 @@ def test_hostile_values_are_told_in_a_sentence_and_touch_nothing(server, nodes):
                 wrong.append((what, run.error[:300]))
             if any("<img" in text or "onerror" in text for text in run.texts("node")):
                 wrong.append((what, "HTML reaches the page"))
-    assert wrong == []
+    assert not wrong, "\n".join(map(str, wrong))
     assert tried > 100 and refused > tried / 2
     events, _ = audit(server, start)
     assert len(events) > tried / 10  # the audit does watch
