@@ -36,6 +36,8 @@ def save_tensors(
             what was there before is there still.
     """
     tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    # A page may send half a character, which no file can hold.
+    metadata = {key: text.encode("utf-8", "replace").decode() for key, text in metadata.items()}
     header, body = sorted_header(safetensors.torch.save(tensors, metadata=metadata))
     if len(header) > MAX_HEADER:
         raise refused(

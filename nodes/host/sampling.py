@@ -10,6 +10,7 @@ functions, because a clone of the model deep-copies objects and their tensors.
 
 __all__ = ["apply_identity", "require_cross_attention", "with_staged_attention"]
 
+import math
 from uuid import UUID, uuid4
 
 import torch
@@ -20,7 +21,7 @@ from comfy.sd import CLIP
 from torch import Tensor
 
 from ...sefi_core.contexts import StagedContext
-from ...sefi_core.errors import MismatchError
+from ...sefi_core.errors import MismatchError, SettingsError
 from ...sefi_core.identity import Identity
 from ...sefi_core.stages import active_range
 from .text import encode_staged
@@ -46,6 +47,13 @@ def apply_identity(
     Arguments are the inputs of the node.
     """
     require_cross_attention(model)
+    require_numbers(
+        strength=strength,
+        key_strength=key_strength,
+        value_strength=value_strength,
+        start_percent=start_percent,
+        end_percent=end_percent,
+    )
     conditioning = encode_staged(
         clip,
         identity,
@@ -56,6 +64,13 @@ def apply_identity(
     )
     require_context_width(model, conditioning[0][0].shape[-1])
     return with_staged_attention(model), conditioning
+
+
+def require_numbers(**inputs: float) -> None:
+    """Raises SettingsError for an input that is no number: the host lets NaN through its limits."""
+    for name, value in inputs.items():
+        if not math.isfinite(value):
+            raise SettingsError(f"{name}: it is {value}; set a number within its limits.")
 
 
 def require_cross_attention(model: ModelPatcher) -> None:

@@ -10,7 +10,8 @@ import psutil
 import pytest
 import seeded
 import torch
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from sefi_pack.nodes.host import folders, run, trainer
 from sefi_pack.nodes.host.backbone import HostBackbone
 from sefi_pack.nodes.host.borrowing import trainable
@@ -18,6 +19,7 @@ from sefi_pack.nodes.host.sampling import apply_identity
 from sefi_pack.nodes.host.text import HostTextEncoder
 from sefi_pack.sefi_core import training
 from sefi_pack.sefi_core.errors import (
+    IdentityFileError,
     MismatchError,
     PictureError,
     PromptError,
@@ -403,7 +405,7 @@ def test_alpha_and_several_pictures(ask):
 BAD = [
     ({"image": torch.zeros(1, 8, 8, 3)}, PictureError, "image: it is 8 x 8 pixels"),
     ({"image": torch.full((1, 80, 80, 3), torch.nan)}, PictureError, "image: .*not finite"),
-    ({"image": torch.zeros(1, 80, 80, 2)}, PictureError, "image: it has shape"),
+    ({"image": torch.zeros(1, 80, 80, 2)}, PictureError, "image: its pixels are of 2 numbers"),
     (
         {"mask": torch.ones(1, 40, 40)},
         PictureError,
@@ -521,6 +523,40 @@ def test_a_host_that_breaks_gradients_is_told_before_the_first_step(
     hook.remove()
     assert state_of(model, clip.patcher, vae.patcher) == before
     assert not list(output.rglob("*.safetensors"))
+
+
+def test_a_vae_of_another_family_is_refused(ask, vae, monkeypatch):
+    monkeypatch.setattr(vae, "encode", lambda pixels: torch.zeros(len(pixels), 16, 8, 8))
+    with pytest.raises(PictureError, match="vae: it makes latents of 16 channels in 2 dimensions"):
+        ask()
+
+
+@pytest.mark.parametrize(
+    "break_it",
+    [
+        lambda state: state.pop("losses"),
+        lambda state: state.pop("samples"),
+        lambda state: state.update(samples=torch.zeros(1, 2)),
+        lambda state: state.update(rng=torch.zeros(3, dtype=torch.uint8)),
+        lambda state: state.update(losses=torch.zeros(2, 9)),
+        lambda state: state.update({"optimizer.x.step": torch.zeros(1)}),
+        lambda state: state.pop("guard.share"),
+        lambda state: state.clear(),
+    ],
+)
+def test_a_checkpoint_that_is_not_whole_is_one_sentence(ask, output, monkeypatch, break_it):
+    with monkeypatch.context() as patched:
+        interrupt_at(patched, 2)
+        with pytest.raises(mm.InterruptProcessingException):
+            ask()
+    (path,) = output.glob("*.checkpoint.safetensors")
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    state = load_file(path)
+    break_it(state)
+    save_file(state, path, metadata)
+    with pytest.raises(IdentityFileError, match=r"resume: .* is no whole training checkpoint"):
+        ask(resume=path.name)
 
 
 @pytest.mark.parametrize("family", ["Flux", "SD3"])
