@@ -413,7 +413,7 @@ BAD = [
     ),
     ({"mask": torch.zeros(1, 80, 72)}, PictureError, "mask: it is empty"),
     ({"mask": torch.ones(3, 80, 72)}, PictureError, "mask: there are 3 masks for 1 images"),
-    ({"steps": 0}, SettingsError, "steps: it is 0"),
+    ({"steps": 0}, SettingsError, "steps: it is 0; set it between 1 and 100000"),
     ({"learning_rate": float("nan")}, SettingsError, "learning_rate: it is nan"),
     ({"attention_loss": "some"}, SettingsError, 'attention_loss: "some" is unknown'),
     ({"preset": "x"}, SettingsError, 'preset: "x" is unknown'),
