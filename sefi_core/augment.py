@@ -1,7 +1,8 @@
-"""Views of one subject's pictures: colour jitter, flip, random scale on a black canvas (Sec. IV-A).
+"""Views of one subject's pictures: colour jitter, flip, random scale (Sec. IV-A).
 
-A mask follows the pixels: it covers the pasted rectangle, within the subject's own mask where there
-is one.
+A scale below 1 puts the whole picture, smaller, on a black canvas; one above 1 shows a part of it.
+A mask follows the pixels: it covers the picture's rectangle, within the subject's own mask where
+there is one.
 """
 
 __all__ = ["augmented_views"]
@@ -16,28 +17,31 @@ RGB_TO_YIQ = ((0.299, 0.587, 0.114), (0.5959, -0.2746, -0.3213), (0.2115, -0.522
 
 
 def augmented_views(
-    pictures: Tensor, masks: Tensor, count: int, min_scale: float, generator: torch.Generator
+    pictures: Tensor,
+    masks: Tensor,
+    count: int,
+    scales: tuple[float, float],
+    generator: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
     """Draws `count` views, the pictures in turn.
 
     Arguments:
         pictures: Square pictures in [0, 1], (B, 3, R, R), float32.
         masks: What is the subject, in [0, 1], (B, 1, R, R).
-        min_scale: The smallest side of the pasted picture, as a share of the canvas; the largest is
-            1.
+        scales: The smallest and the largest side of the picture, as a share of the canvas.
 
     Returns:
         Views (count, 3, R, R) in [0, 1] and their masks (count, 1, R, R).
     """
     views = [
-        one_view(pictures[i % len(pictures)], masks[i % len(masks)], min_scale, generator)
+        one_view(pictures[i % len(pictures)], masks[i % len(masks)], scales, generator)
         for i in range(count)
     ]
     return torch.stack([view for view, _ in views]), torch.stack([mask for _, mask in views])
 
 
 def one_view(
-    picture: Tensor, mask: Tensor, min_scale: float, generator: torch.Generator
+    picture: Tensor, mask: Tensor, scales: tuple[float, float], generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     unit = torch.rand(8, generator=generator, dtype=torch.float64).tolist()
     brightness, contrast, saturation = (1.0 + JITTER * (2.0 * u - 1.0) for u in unit[:3])
@@ -47,16 +51,21 @@ def one_view(
     if unit[4] < 0.5:
         picture, mask = picture.flip(-1), mask.flip(-1)
     side = picture.shape[-1]
-    size = max(1, round(side * (min_scale + (1.0 - min_scale) * unit[5])))
-    left, top = (int(u * (side - size + 1)) for u in unit[6:])
-    return paste(picture, size, left, top), paste(mask, size, left, top)
+    smallest, largest = scales
+    size = max(1, round(side * (smallest + (largest - smallest) * unit[5])))
+    left, top = (int(u * (abs(side - size) + 1)) for u in unit[6:])
+    return place(picture, size, left, top), place(mask, size, left, top)
 
 
-def paste(picture: Tensor, size: int, left: int, top: int) -> Tensor:
-    """Returns `picture` (c, R, R), resized to `size`, on a black canvas of its former size."""
+def place(picture: Tensor, size: int, left: int, top: int) -> Tensor:
+    """Returns `picture` (c, R, R), resized to `size`, in its former size: at (left, top) of a black
+    canvas, or, of a larger one, the part from (left, top) on.
+    """
     side = picture.shape[-1]
-    small = F.interpolate(picture[None], size=(size, size), mode="bilinear", antialias=True)[0]
-    return F.pad(small, (left, side - size - left, top, side - size - top))
+    resized = F.interpolate(picture[None], size=(size, size), mode="bilinear", antialias=True)[0]
+    if size > side:
+        return resized[:, top : top + side, left : left + side]
+    return F.pad(resized, (left, side - size - left, top, side - size - top))
 
 
 def jitter_colour(

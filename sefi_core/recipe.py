@@ -27,7 +27,8 @@ class TrainingConfig:
         batch_size: Samples of a step, each with a timestep of its own.
         seed: Of initial weights, views, timesteps and noise.
         generator: One of generator.KINDS.
-        min_scale: Smallest side of the pasted picture in a view.
+        min_scale, max_scale: Smallest and largest side of the picture in a view, as a share of the
+            canvas: below 1 it is pasted on black, above 1 a part of it fills the view.
         views: Augmented views, encoded once.
         masked_loss: Whether L_KV looks only at the pasted picture, within the subject's mask.
         stratified: Whether samples take the stages in turn rather than at random.
@@ -46,6 +47,7 @@ class TrainingConfig:
     seed: int = 0
     generator: str = "residual"
     min_scale: float = 0.3
+    max_scale: float = 1.0
     views: int = 64
     masked_loss: bool = False
     stratified: bool = False
@@ -61,7 +63,8 @@ class TrainingConfig:
             ("views", 1, 100_000),
             ("learning_rate", 0.0, 1.0),
             ("attention_loss_weight", 0.0, 1e3),
-            ("min_scale", 0.01, 1.0),
+            ("min_scale", 0.01, 4.0),
+            ("max_scale", self.min_scale, 4.0),
             ("ema", 0.0, 0.99999),
         ):
             value = getattr(self, name)

@@ -113,7 +113,8 @@ def encode_pool(
 ) -> LatentPool:
     """Draws the training's views and encodes them, in batches that the host chooses, once."""
     generator = torch.Generator().manual_seed(config.seed)
-    views, view_masks = augmented_views(pictures, masks, config.views, config.min_scale, generator)
+    scales = (config.min_scale, config.max_scale)
+    views, view_masks = augmented_views(pictures, masks, config.views, scales, generator)
     latents = vae.encode(views.movedim(1, -1))
     if latents.ndim != 4 or latents.shape[1] != model.model.latent_format.latent_channels:
         channels = model.model.latent_format.latent_channels

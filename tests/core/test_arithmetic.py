@@ -217,7 +217,7 @@ def test_strengths_lead_from_the_class_word_to_the_learned_token():
 def test_views_and_their_masks_are_pasted_alike():
     picture = torch.ones(1, 3, 64, 64)
     generator = torch.Generator().manual_seed(0)
-    views, masks = augmented_views(picture, torch.ones(1, 1, 64, 64), 12, 0.3, generator)
+    views, masks = augmented_views(picture, torch.ones(1, 1, 64, 64), 12, (0.3, 1.0), generator)
     for view, mask in zip(views, masks, strict=True):
         assert torch.equal((view > 0).any(dim=0), mask[0] > 0.5)
         share = mask.mean().sqrt()
@@ -225,11 +225,31 @@ def test_views_and_their_masks_are_pasted_alike():
     assert masks.mean(dim=(1, 2, 3)).unique().numel() > 8
 
 
+def test_views_above_full_size_show_a_part_and_no_border():
+    ramp = torch.linspace(0.0, 1.0, 64)
+    masks = torch.stack(
+        [ramp.expand(64, 64), ramp[:, None].expand(64, 64)]
+    )  # where a view comes from
+    generator = torch.Generator().manual_seed(0)
+    for mask in masks:
+        _, seen = augmented_views(
+            torch.ones(1, 3, 64, 64), mask[None, None], 12, (2.0, 2.0), generator
+        )
+        spans = seen.amax(dim=(1, 2, 3)) - seen.amin(dim=(1, 2, 3))
+        torch.testing.assert_close(spans, torch.full((12,), 0.5), atol=0.02, rtol=0)
+        assert seen.amin(dim=(1, 2, 3)).unique().numel() > 8
+    views, whole = augmented_views(
+        torch.ones(1, 3, 64, 64), torch.ones(1, 1, 64, 64), 12, (1.0, 2.0), generator
+    )
+    assert whole.min() == 1.0
+    assert views.min() > 0.5
+
+
 def test_a_mask_flips_with_its_picture():
     picture = torch.zeros(1, 3, 64, 64)
     picture[..., :32] = 1.0
     generator = torch.Generator().manual_seed(0)
-    views, masks = augmented_views(picture, picture[:, :1].clone(), 16, 1.0, generator)
+    views, masks = augmented_views(picture, picture[:, :1].clone(), 16, (1.0, 1.0), generator)
     for view, mask in zip(views, masks, strict=True):
         assert (view.mean(dim=0)[mask[0] > 0.5] > 0.5).all()
         assert (view.mean(dim=0)[mask[0] < 0.5] < 0.5).all()
