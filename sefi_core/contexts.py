@@ -83,7 +83,8 @@ def stage_contexts(
         rows = encoded[stages, axis]  # (S', L, C)
         acts = (starts >= low) & (starts < high) & acting[axis]
         parts.append(torch.where(acts.to(rows.device).view(-1, 1, 1), rows, reference))
-    return StagedContext(*parts, reference, tuple(cuts))
+    keys, values = parts
+    return StagedContext(keys, values, reference, tuple(cuts))
 
 
 def same_length(encoded: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:

@@ -28,6 +28,9 @@ class StepGuard(nn.Module):
             GradScaler halve its scale: it costs the step, but no learning rate.
     """
 
+    share: Tensor
+    in_a_row: Tensor
+
     def __init__(self, scaled: bool) -> None:
         super().__init__()
         self.scaled = scaled

@@ -29,6 +29,8 @@ class Learner(nn.Module):
             loss.
     """
 
+    losses: Tensor
+
     def __init__(
         self, class_tokens: dict[str, Tensor], config: TrainingConfig, scaled: bool = False
     ) -> None:
@@ -99,7 +101,8 @@ class Learner(nn.Module):
         group = self.optimizer.param_groups[0]
         if self.fused:
             group["lr"] = rate * self.guard.share
-            self.optimizer.found_inf = (~sound).float()
+            # As GradScaler tells it, which would wait for the device here.
+            self.optimizer.found_inf = (~sound).float()  # type: ignore[attr-defined]
             self.optimizer.step()
         elif sound:
             group["lr"] = rate * self.guard.share.item()

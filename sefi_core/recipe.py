@@ -77,7 +77,7 @@ class TrainingConfig:
                     f"{', '.join(known)}."
                 )
 
-    def fingerprint(self) -> dict:
+    def fingerprint(self) -> dict[str, object]:
         """The settings that shape each step: two trainings with equal ones differ in their length
         alone.
         """
