@@ -29,13 +29,13 @@ def trainable(
         The loaded model, and a function that does it again, after something else (a preview) may
         have moved weights.
     """
-    loaded = static(model, dtype)
+    loaded, text = static(model, dtype), still(encoder)
     swapped: list[tuple[dict, str, Tensor, bool]] = []
     was_training = getattr(mm, "in_training", None)
 
     def load() -> None:
-        mm.load_models_gpu([loaded, encoder], memory_required=EVERYTHING, force_full_load=True)
-        for patcher in (loaded, encoder):
+        mm.load_models_gpu([loaded, text], memory_required=EVERYTHING, force_full_load=True)
+        for patcher in (loaded, text):
             swapped.extend(freeze(patcher.model))
 
     try:
@@ -48,18 +48,24 @@ def trainable(
         if was_training is not None:
             mm.in_training = was_training
         thaw(swapped)
-        if loaded is not model:
-            forget(loaded)
+        for borrowed, own in ((loaded, model), (text, encoder)):
+            if borrowed is not own:
+                forget(borrowed)
 
 
-def static(model: ModelPatcher, dtype: torch.dtype) -> ModelPatcher:
-    """Returns the model, or a clone where it must be told to keep its weights in place or to
-    compute in `dtype`.
+def still(model: ModelPatcher) -> ModelPatcher:
+    """Returns the model, or a clone where it must be told to keep its weights in place.
 
     Newer hosts stream weights through buffers that autograd would read after they were overwritten.
     """
     if "disable_dynamic" in inspect.signature(model.clone).parameters:
-        model = model.clone(disable_dynamic=True)
+        return model.clone(disable_dynamic=True)
+    return model
+
+
+def static(model: ModelPatcher, dtype: torch.dtype) -> ModelPatcher:
+    """Returns the model with its weights in place, or a clone of it that computes in `dtype`."""
+    model = still(model)
     if dtype != (model.model.manual_cast_dtype or model.model.get_dtype()):
         model = model.clone()
         model.set_model_compute_dtype(dtype)

@@ -10,6 +10,7 @@ import psutil
 import pytest
 import seeded
 import torch
+from comfy.model_patcher import ModelPatcher
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from sefi_pack.nodes.host import folders, run, trainer
@@ -219,6 +220,31 @@ def test_flags_of_newer_hosts_are_set_and_reset(ask, monkeypatch):
     monkeypatch.setattr(HostBackbone, "run", lambda *a: (seen.append(mm.in_training), run(*a))[1])
     ask()
     assert set(seen) == {True} and mm.in_training is False
+
+
+def test_weights_of_newer_hosts_stay_in_place_while_training(ask, model, clip, vae, monkeypatch):
+    """Where a clone can be told not to stream its weights, model and text encoder are."""
+    plain, before = pairs_of(ask()), state_of(model, clip.patcher, vae.patcher)
+    still, loaded = [], []
+    clone, load = ModelPatcher.clone, mm.load_models_gpu
+
+    def newer(self, disable_dynamic=False):
+        made = clone(self)
+        if disable_dynamic:
+            still.append(made)
+        return made
+
+    def loading(models, **options):
+        if options.get("force_full_load"):
+            loaded.extend(models)
+        load(models, **options)
+
+    monkeypatch.setattr(ModelPatcher, "clone", newer)
+    monkeypatch.setattr(mm, "load_models_gpu", loading)
+    assert not torch.equal(pairs_of(ask(train_seed=3)), plain)
+    assert {m.model for m in still} == {model.model, clip.cond_stage_model}
+    assert loaded and all(any(m is s for s in still) for m in loaded)
+    assert state_of(model, clip.patcher, vae.patcher) == before
 
 
 def test_sampling_after_training_is_bit_identical(ask, model, clip):
