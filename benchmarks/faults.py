@@ -220,6 +220,7 @@ def raised(kind: Callable[[], BaseException]) -> Callable[[Bench, int, Random], 
 
     def fault(bench: Bench, times: int, random: Random) -> Row:
         row, stages = Row(), list(places(bench).values())
+        random.shuffle(stages)
         for number in range(times):
             state = torch.get_rng_state()
             stage = stages[number % len(stages)]

@@ -11,7 +11,7 @@ import comfy.supported_models
 import pytest
 import seeded
 import torch
-from sefi_pack.nodes.host.backbone import HostBackbone
+from sefi_pack.nodes.host.backbone import HostBackbone, plain_attention
 from sefi_pack.nodes.host.sampling import KEY, stage_model_call, staged_values
 from sefi_pack.nodes.host.text import HostTextEncoder
 from sefi_pack.sefi_core.contexts import stage_contexts
@@ -142,6 +142,7 @@ def test_a_model_call_with_an_identity(card):
         "uuids": [other, ours],
         "cond_or_uncond": [1, 0],
         "patches": {"attn2_patch": [staged_values]},
+        "optimized_attention_override": plain_attention,  # the host's own asks for free memory
     }
 
     class Executor:

@@ -17,7 +17,11 @@ try:
 finally:
     sys.path.remove(str(ROOT))
 
-TIMES = {"kill -9 while training": 2, "kill -9 while saving identities": 5}
+TIMES = {
+    "kill -9 while training": 2,
+    "kill -9 while saving identities": 5,
+    "stopped at every stage": 2,
+}
 MOUNTS = ("disk full", "read-only folder")
 
 
