@@ -96,7 +96,9 @@ class RunFiles:
         try:
             learner.restore(state)
             samples = state[SAMPLES]
-        except (KeyError, IndexError, TypeError, RuntimeError) as error:
+        except SettingsError:
+            raise
+        except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
             raise no_checkpoint(path) from error
         if samples.ndim != 4 or samples.shape[-1] != 3 or samples.dtype != torch.uint8:
             raise no_checkpoint(path)
