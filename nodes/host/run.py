@@ -70,6 +70,7 @@ class Run:
                     progress.picture(report.step, as_pil(picture))
                 if checkpoint_every and report.step % checkpoint_every == 0 and report.step < steps:
                     self.keep(samples)
+            return self.finish(samples)
         except BaseException:
             if learner.step and (so_far := self.keep(samples)):
                 say(
@@ -78,10 +79,14 @@ class Run:
                     self.node_id,
                 )
             raise
+
+    def finish(self, samples: Tensor) -> Outcome:
+        """Keeps the outcome to be reused, where the folder takes it, and returns it."""
+        learner = self.learner
         if halvings := learner.guard.halvings():
             say(
-                f"{halvings} of {steps} steps gave numbers that are not finite: they were skipped "
-                "and the learning rate halved each time.",
+                f"{halvings} of {learner.config.steps} steps gave numbers that are not finite: "
+                "they were skipped and the learning rate halved each time.",
                 self.node_id,
             )
         outcome = Outcome(learner.pairs(), learner.losses.cpu(), samples)
