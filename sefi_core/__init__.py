@@ -1,8 +1,8 @@
 """SeFi-ID (arXiv 2402.00631): one picture in, five per-stage token pairs (P_i^K, P_i^V) out.
 
 Nothing here knows the host. Read top to bottom: backbone, stages, prompts, identity, group, edit,
-generator, contexts, maps, heatmap, losses, augment, recipe, learner, training, container, texts,
-file_format, evaluation.
+generator, contexts, maps, heatmap, losses, augment, recipe, guard, learner, training, container,
+texts, file_format, evaluation.
 
 Dimension key, used in every docstring:
     B batch · S stages · 2 the (K, V) axis · T tokens of one placeholder · E token width · L prompt

@@ -51,7 +51,7 @@ def attention_loss(prediction: Prediction, columns: Tensor) -> Tensor:
     ]
     if len({difference.shape[1] for difference in differences}) == 1:
         differences = [torch.stack(differences).mean(dim=0)]
-    counted = columns.view(-1, 1, 1)
+    counted = columns.to(differences[0].device).view(-1, 1, 1)
     losses = [
         REFERENCE_COUNT * (difference.square() * counted).mean() for difference in differences
     ]

@@ -7,7 +7,7 @@ __all__ = ["ATTENTION_SCOPES", "DEFAULT_LEARNING_RATE", "PRESETS", "TrainingConf
 
 from dataclasses import asdict, dataclass
 
-from .errors import SettingsError
+from .errors import SettingsError, one_line
 from .generator import KINDS
 
 ATTENTION_SCOPES = ("all tokens", "prompt tokens", "placeholder only", "off")  # options 3, 2, 1
@@ -73,10 +73,11 @@ class TrainingConfig:
         for name, known in (("attention_loss", ATTENTION_SCOPES), ("generator", KINDS)):
             if getattr(self, name) not in known:
                 raise SettingsError(
-                    f'{name}: "{getattr(self, name)}" is unknown; choose one of {", ".join(known)}.'
+                    f'{name}: "{one_line(str(getattr(self, name)))}" is unknown; choose one of '
+                    f"{', '.join(known)}."
                 )
 
-    def fingerprint(self) -> dict:
+    def fingerprint(self) -> dict[str, object]:
         """The settings that shape each step: two trainings with equal ones differ in their length
         alone.
         """

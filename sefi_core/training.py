@@ -20,7 +20,7 @@ from .losses import LossTerms, attention_loss, denoising_loss
 from .recipe import TrainingConfig
 from .stages import sample_timesteps, stage_of
 
-FINITE_CHECK_EVERY = 10  # steps; each check waits for the device
+HOPE_CHECK_EVERY = 10  # steps; each check waits for the device
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,10 @@ def train(
     """Takes the steps that the learner's settings still ask for, one at each `next`.
 
     Raises:
-        TrainingError: A loss left the finite numbers.
+        TrainingError: The last steps all left the finite numbers; the learner is as it was before.
     """
-    columns = encoder.columns(learner.config.attention_loss).to(learner.device)
+    # They stay on the CPU, where whether there is any is known without waiting for the device.
+    columns = encoder.columns(learner.config.attention_loss)
     while learner.step < learner.config.steps:
         drawn = learner.rng.get_state()
         try:
@@ -61,8 +62,8 @@ def train(
                 drawn
             )  # a step that was cut short is drawn again when the training goes on
             raise
-        if learner.step % FINITE_CHECK_EVERY == 0 or learner.step == learner.config.steps:
-            learner.require_finite(max(0, learner.step - FINITE_CHECK_EVERY))
+        if learner.step % HOPE_CHECK_EVERY == 0 or learner.step == learner.config.steps:
+            learner.guard.require_hope(learner.step, learner.config.steps)
         yield StepReport(learner.step, learner.losses[learner.step - 1], stages)
 
 

@@ -12,7 +12,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy.sd import CLIP, VAE
 from torch import Tensor
 
-from ...sefi_core.errors import SettingsError
+from ...sefi_core.errors import SettingsError, one_line
 from ...sefi_core.identity import Identity
 from ...sefi_core.learner import Learner
 from ...sefi_core.prompts import TRAINING_TEMPLATE
@@ -123,8 +123,10 @@ def chosen_config(preset: str, learning_rate: float, **settings) -> TrainingConf
     """Returns the preset with the node's settings; a learning rate left at the default preset's is
     each preset's own.
     """
-    if preset not in PRESETS:
-        raise SettingsError(f'preset: "{preset}" is unknown; choose one of {", ".join(PRESETS)}.')
+    if preset not in list(PRESETS):  # a stranger's may be no text, and unhashable
+        raise SettingsError(
+            f'preset: "{one_line(str(preset))}" is unknown; choose one of {", ".join(PRESETS)}.'
+        )
     if learning_rate != DEFAULT_LEARNING_RATE:
         settings["learning_rate"] = learning_rate
     return replace(PRESETS[preset], **settings)

@@ -15,8 +15,8 @@ HOST_MODULES = {
 CORE_ALLOWED = {"torch", "einops", "safetensors", "numpy"}
 CORE_ORDER = (
     "errors", "backbone", "stages", "prompts", "identity", "group", "edit", "generator", "contexts",
-    "maps", "heatmap", "losses", "augment", "recipe", "learner", "training", "container", "texts",
-    "file_format", "evaluation",
+    "maps", "heatmap", "losses", "augment", "recipe", "guard", "learner", "training", "container",
+    "texts", "file_format", "evaluation",
 )  # fmt: skip
 
 
