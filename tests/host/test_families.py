@@ -84,7 +84,7 @@ def test_training_shows_the_unet_what_a_plain_prompt_shows_it(model, clip, ask):
 
 
 def test_twenty_steps_to_a_file_to_a_picture(model, clip, family, ask, tmp_path):
-    identity, losses, samples = ask(steps=20, learning_rate=3e-3, preview_every=20)
+    identity, losses, samples, _ = ask(steps=20, learning_rate=3e-3, preview_every=20)
     assert samples.shape == (1, 64, 64, 3) and samples.std() > 0
     assert identity.widths == family.widths
     start = HostTextEncoder(clip, "person").class_tokens
