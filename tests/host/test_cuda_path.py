@@ -46,8 +46,11 @@ class InOperators(TorchFunctionMode):
 
 
 def part_of(tensor, index):
-    """Returns tensor[index]; an index of tensors stands alone."""
+    """Returns tensor[index]; an index of tensors stands alone, and so do lists side by side."""
     index = index if isinstance(index, tuple) else (index,)
+    if all(isinstance(one, list) for one in index):
+        places = [torch.tensor(one, device=tensor.device) for one in index]
+        return torch.ops.aten.index(tensor, places)
     dim = 0
     for at, one in enumerate(index):
         if one is Ellipsis:
