@@ -7,6 +7,7 @@ setup:
 test: setup
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
+	.venv/bin/mypy --cache-dir .venv/.mypy_cache
 	.venv/bin/pytest tests
 
 demo: setup

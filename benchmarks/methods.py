@@ -236,7 +236,7 @@ def train_lora(world: World, method: Method, subject: Subject) -> ModelPatcher:
     return model
 
 
-STEPS = 200  # of every row: the miniature needs fewer than a real model, and time is short
+STEPS = 400  # of every row: the miniature needs fewer than a real model, and time is short
 DEFAULT, PAPER = (replace(PRESETS[name], steps=STEPS) for name in ("default", "paper"))
 PLAIN = replace(DEFAULT, attention_loss="off", generator="direct", learning_rate=1e-2)
 
@@ -285,12 +285,12 @@ ABLATIONS: dict[str, tuple[Method, ...]] = {
         for w in (1e-4, 1e-3, 1e-2, 5e-2)
     ),
     "generator": (
-        variant("direct", "direct, 1e-2", generator="direct", learning_rate=1e-2),
-        variant("literal", "literal, 3e-4", generator="literal"),
-        variant("literal-5e-3", "literal, 5e-3", generator="literal", learning_rate=5e-3),
+        variant("residual", "residual block, 3e-4", generator="residual", learning_rate=3e-4),
+        variant("literal", "literal block, 3e-4", generator="literal", learning_rate=3e-4),
+        variant("literal-5e-3", "literal block, 5e-3", generator="literal"),
     ),
     "learning rate": tuple(
-        variant(f"rate-{r:g}", f"{r:g}", learning_rate=r) for r in (3e-5, 1e-4, 1e-3)
+        variant(f"rate-{r:g}", f"{r:g}", learning_rate=r) for r in (1e-3, 2e-3, 1e-2, 2e-2)
     ),
     "learning rate of Textual Inversion": tuple(
         Method(
@@ -298,8 +298,10 @@ ABLATIONS: dict[str, tuple[Method, ...]] = {
         )
         for r in (1e-3, 3e-3)
     ),
-    "smallest view": tuple(variant(f"scale-{x:g}", f"{x:g}", min_scale=x) for x in (0.1, 0.5, 0.8)),
-    "steps": tuple(variant(f"steps-{n}", f"{n} steps", steps=n) for n in (50, 100, 500, 1000)),
+    "smallest view": tuple(
+        variant(f"scale-{x:g}", f"{x:g}", min_scale=x) for x in (0.1, 0.3, 0.5, 0.8)
+    ),
+    "steps": tuple(variant(f"steps-{n}", f"{n} steps", steps=n) for n in (50, 100, 200, 1000)),
     "loss and batch": (
         variant("masked", "views from 0.3, masked loss", masked_loss=True, min_scale=0.3),
         variant("stratified", "stratified", stratified=True),
@@ -307,7 +309,8 @@ ABLATIONS: dict[str, tuple[Method, ...]] = {
         variant("batch-5-fifth", "batch 5, a fifth of the steps", batch_size=5, steps=STEPS // 5),
     ),
     "end": (
-        variant("decay", "learning rate decays", decay=True),
+        variant("decay", "learning rate decays, last pairs kept", decay=True, ema=0.0),
+        variant("last", "last pairs kept", ema=0.0),
         variant("ema", "mean of the pairs, 0.99", ema=0.99),
     ),
 }

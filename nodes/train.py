@@ -54,9 +54,8 @@ class TrainSeFiID(io.ComfyNode):
                     min=0.0,
                     max=1.0,
                     step=1e-6,
-                    tooltip=f"How far each step moves. Left at {DEFAULT_LEARNING_RATE:g}, the "
-                    f"preset decides ({DEFAULT_LEARNING_RATE:g} for default, "
-                    f"{PRESETS['paper'].learning_rate:g} for paper).",
+                    tooltip="How far each step moves. The paper's value is "
+                    f"{DEFAULT_LEARNING_RATE:g}; lower it if the pictures become harsh.",
                 ),
                 io.Combo.Input(
                     "preset",

@@ -10,6 +10,7 @@ __all__ = [
     "SefiError",
     "SettingsError",
     "TrainingError",
+    "one_line",
 ]
 
 
@@ -38,4 +39,10 @@ class IdentityFileError(SefiError):
 
 
 class TrainingError(SefiError):
-    """A training that left the finite numbers."""
+    """A training that left the finite numbers, or that cannot be trusted to start."""
+
+
+def one_line(text: str, limit: int = 120) -> str:
+    """Returns a stranger's text as it may stand in a sentence: printable, on a line, and short."""
+    printable = "".join(sign if sign.isprintable() else " " for sign in text[:limit])
+    return " ".join(printable.split())

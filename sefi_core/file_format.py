@@ -27,7 +27,7 @@ from torch import Tensor
 
 from .container import load_tensors, save_tensors
 from .edit import stage_mean
-from .errors import IdentityFileError, SefiError
+from .errors import IdentityFileError, SefiError, one_line
 from .group import IdentityGroup, joined
 from .identity import Identity
 from .texts import IDENTITIES, PLACEHOLDER, STRENGTHS, kept, meaning, member_from, texts_of_members
@@ -40,19 +40,33 @@ ARCHITECTURES = {
     ("clip_g", 1280): "stable-diffusion-xl-v1-base",
 }
 ARCHITECTURE_V2_V = "stable-diffusion-v2-768-v"  # the same encoder, but it predicts velocity
-MAX_IDENTITY = 64 << 20  # bytes
+MAX_IDENTITY = 8 << 20  # bytes; fifty stages for both text encoders of SDXL take less than 1 MiB
 
 
 def save_identity(
-    identity: Identity | IdentityGroup, path: Path, metadata: dict[str, str] | None = None
+    identity: Identity | IdentityGroup,
+    path: Path,
+    metadata: dict[str, str] | None = None,
+    anew: bool = False,
 ) -> None:
-    """Writes an identity with its own and the given metadata; equal ones are equal bytes."""
+    """Writes an identity with its own and the given metadata; equal ones are equal bytes. `anew`
+    never replaces a file.
+
+    Raises:
+        IdentityFileError: It is larger than a reader takes, or the folder takes no file.
+    """
     members = identity.members
     tensors = {
         f"pairs.{prefix}{name}": pairs.clone()  # one identity may stand under two names
         for prefix, member in zip(prefixes(members), members, strict=True)
         for name, pairs in member.pairs.items()
     }
+    size = sum(pairs.numel() * pairs.itemsize for pairs in tensors.values())
+    if size > MAX_IDENTITY // 2:  # what else is in the file takes less than the other half
+        raise IdentityFileError(
+            f"{one_line(path.name)}: an identity of {size >> 20} MiB is larger than the "
+            f"{MAX_IDENTITY >> 21} MiB that are read back; train one of fewer stages."
+        )
     tensors |= fallback(members)
     texts = meaning(members[0])
     if len(members) > 1:
@@ -79,6 +93,7 @@ def save_identity(
             PLACEHOLDER: identity.placeholder,
             "modelspec.hash_sha256": f"0x{digest.hexdigest()}",
         },
+        anew,
     )
 
 
@@ -110,7 +125,7 @@ def load_identity(path: Path) -> Identity | IdentityGroup:
             return identity_from(tensors, metadata)
         return identity_from_embedding(tensors)
     except SefiError as error:
-        raise IdentityFileError(f"embedding: {path.name}: {error}") from error
+        raise IdentityFileError(f"embedding: {one_line(path.name)}: {error}") from error
 
 
 def identity_from(tensors: dict[str, Tensor], metadata: dict[str, str]) -> Identity | IdentityGroup:
@@ -134,7 +149,7 @@ def identity_from(tensors: dict[str, Tensor], metadata: dict[str, str]) -> Ident
     if unknown or dtypes - {torch.float16, torch.float32}:
         raise IdentityFileError(
             "it holds tensors that an identity of this version does not have "
-            f"({', '.join(sorted(unknown))[:120] or 'not float16 or float32'}); update "
+            f"({one_line(', '.join(sorted(unknown))) or 'not float16 or float32'}); update "
             "ComfyUI-SeFi-ID, or ask its maker to save it again."
         )
     return joined(
@@ -156,7 +171,7 @@ def identity_from_embedding(tensors: dict[str, Tensor]) -> Identity:
     if not named:
         raise IdentityFileError(
             "it is no SeFi identity and no textual-inversion embedding (it holds "
-            f"{', '.join(sorted(tensors))[:120] or 'nothing'}); choose another file."
+            f"{one_line(', '.join(sorted(tensors))) or 'nothing'}); choose another file."
         )
     if not all(vectors.ndim in (1, 2) and vectors.numel() for vectors in named.values()):
         raise IdentityFileError(

@@ -49,6 +49,8 @@ class PairTable(nn.Module):
 class PairBlock(nn.Module):
     """The paper's self-attention module."""
 
+    token: Tensor
+
     def __init__(
         self, token: Tensor, stages: int, tokens: int, generator: torch.Generator, residual: bool
     ) -> None:

@@ -10,11 +10,14 @@ import math
 import torch
 from torch import Tensor, nn
 
-from .errors import SettingsError, TrainingError
+from .errors import SettingsError
 from .generator import make_generator
+from .guard import StepGuard
 from .losses import LossTerms
 from .recipe import TrainingConfig
 from .stages import even_edges
+
+FUSED_DEVICES = ("cuda",)  # whose Adam skips a step by a flag on the device, which nobody waits for
 
 
 class Learner(nn.Module):
@@ -25,6 +28,8 @@ class Learner(nn.Module):
         scaled: Whether the model computes in float16, whose small token gradients need a scaled
             loss.
     """
+
+    losses: Tensor
 
     def __init__(
         self, class_tokens: dict[str, Tensor], config: TrainingConfig, scaled: bool = False
@@ -41,8 +46,12 @@ class Learner(nn.Module):
                 for name, token in class_tokens.items()
             }
         ).to(next(iter(class_tokens.values())).device)
-        self.optimizer = torch.optim.Adam(self.generators.parameters(), lr=config.learning_rate)
+        self.fused = self.device.type in FUSED_DEVICES
+        self.optimizer = torch.optim.Adam(
+            self.generators.parameters(), lr=config.learning_rate, fused=self.fused
+        )
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=scaled)
+        self.guard = StepGuard(scaled).to(self.device)
         self.step = 0
         self.probed: list[float] = []  # L_KV of the fixed probe, at each look
         self.register_buffer("losses", torch.zeros(config.steps, 2, device=self.device))
@@ -72,28 +81,37 @@ class Learner(nn.Module):
         self.step_down(terms)
 
     def step_down(self, terms: LossTerms) -> None:
-        """Takes one optimiser step by the gradients of `terms` that are there, and notes them."""
-        if self.config.decay:
-            share = 0.5 + 0.5 * math.cos(math.pi * self.step / self.config.steps)
-            self.optimizer.param_groups[0]["lr"] = self.config.learning_rate * share
-        self.scaler.step(self.optimizer)
+        """Takes one optimiser step by the gradients of the scaled `terms.total` that are there, if
+        all is finite, and notes the losses; those of a step that blew up are the ones before it.
+        """
+        self.scaler.unscale_(self.optimizer)
+        losses = torch.stack([terms.denoising, terms.attention]).detach()
+        groups = self.optimizer.param_groups
+        gradients = [p.grad for group in groups for p in group["params"] if p.grad is not None]
+        calm, sound = self.guard.judge(losses, gradients)
+        self.descend(sound)
         self.scaler.update()
-        self.losses[self.step] = torch.stack([terms.denoising, terms.attention]).detach()
+        self.losses[self.step] = torch.where(calm, losses, self.losses[self.step - 1])
         self.step += 1
         if self.config.ema:
             with torch.no_grad():
                 for name, pairs in self().items():
                     self.mean[name].lerp_(pairs.to(self.mean[name]), 1.0 - self.config.ema)
 
-    def require_finite(self, since: int = 0) -> None:
-        """Raises TrainingError if a loss from step `since` on, or a pair, is not finite."""
-        numbers = [self.losses[since : self.step], *self.pairs().values()]
-        if not all(torch.isfinite(tensor).all() for tensor in numbers):
-            raise TrainingError(
-                f"learning_rate: the training blew up near step {self.step} (its numbers are no "
-                "longer finite); lower learning_rate, or set dtype to fp32, and start again or "
-                "resume from the last checkpoint."
-            )
+    def descend(self, sound: Tensor) -> None:
+        """Takes the optimiser's step if `sound`, ()."""
+        rate = self.config.learning_rate
+        if self.config.decay:
+            rate *= 0.5 + 0.5 * math.cos(math.pi * self.step / self.config.steps)
+        group = self.optimizer.param_groups[0]
+        if self.fused:
+            group["lr"] = rate * self.guard.share
+            # As GradScaler tells it, which would wait for the device here.
+            self.optimizer.found_inf = (~sound).float()  # type: ignore[attr-defined]
+            self.optimizer.step()
+        elif sound:
+            group["lr"] = rate * self.guard.share.item()
+            self.optimizer.step()
 
     def state(self) -> dict[str, Tensor]:
         """Returns the whole state between two steps as CPU tensors; `restore` takes it back bit for
@@ -109,6 +127,7 @@ class Learner(nn.Module):
             f"scaler.{name}": torch.tensor(value)
             for name, value in self.scaler.state_dict().items()
         }
+        tensors |= {f"guard.{name}": value for name, value in self.guard.state_dict().items()}
         tensors |= {"rng": self.rng.get_state(), "losses": self.losses[: self.step]}
         tensors["probed"] = torch.tensor(self.probed, dtype=torch.float64)
         return {name: value.detach().cpu().clone() for name, value in tensors.items()}
@@ -135,6 +154,7 @@ class Learner(nn.Module):
         self.scaler.load_state_dict(
             {name: value.item() for name, value in part(state, "scaler.").items()}
         )
+        self.guard.load_state_dict(part(state, "guard."))
         self.rng.set_state(state["rng"])
         self.probed = state["probed"].tolist()
         self.losses[:done] = state["losses"]

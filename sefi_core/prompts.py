@@ -12,7 +12,7 @@ __all__ = [
 import re
 from collections.abc import Iterable, Mapping
 
-from .errors import PromptError
+from .errors import PromptError, one_line
 
 DEFAULT_PLACEHOLDER = "V*"
 TRAINING_TEMPLATE = "a photo of the face of {}"  # Sec. III-B
@@ -29,7 +29,7 @@ def require_noun(class_word: str) -> None:
     """
     if not re.fullmatch(r"\w[\w '-]{0,60}", class_word):
         raise PromptError(
-            f'class_word: "{" ".join(class_word[:60].split())}" is not a plain noun; '
+            f'class_word: "{one_line(class_word, 60)}" is not a plain noun; '
             "write a word such as person, dog or car."
         )
 
@@ -45,15 +45,15 @@ def placeholders_in(text: str, placeholders: Iterable[str]) -> list[str]:
     placeholders = list(placeholders)
     found = set(pattern_of(placeholders).findall(text))
     if not found:
-        listed = ", ".join(f'"{placeholder}"' for placeholder in placeholders)
+        listed = ", ".join(f'"{one_line(placeholder)}"' for placeholder in placeholders)
         absent, one = (
             (f"the placeholder {listed} does not stand", "it")
             if len(placeholders) == 1
             else (f"none of the placeholders {listed} stands", "one")
         )
         raise PromptError(
-            f'text: {absent} in "{text[:120]}"; write {one} where the identity should appear, for '
-            f'example "a photo of {placeholders[0]}".'
+            f'text: {absent} in "{one_line(text)}"; write {one} where the identity should appear, '
+            f'for example "a photo of {one_line(placeholders[0])}".'
         )
     return [placeholder for placeholder in placeholders if placeholder in found]
 

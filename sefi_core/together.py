@@ -39,7 +39,7 @@ def train_together(backbone: Backbone, subjects: list[Subject]) -> Iterator[list
 
     Raises:
         SettingsError: The learners are not at the same step of the same number.
-        TrainingError: A loss left the finite numbers.
+        TrainingError: Too many steps of one left the finite numbers.
     """
     learners = [subject.learner for subject in subjects]
     if len({(one.step, one.config.steps) for one in learners}) != 1:

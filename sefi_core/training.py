@@ -32,7 +32,7 @@ from .probe import LatentPool, Probe, has_settled, make_probe
 from .recipe import TrainingConfig
 from .stages import sample_timesteps, stage_of
 
-FINITE_CHECK_EVERY = 10  # steps; each check waits for the device
+HOPE_CHECK_EVERY = 10  # steps; each check waits for the device
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def train(
     """Takes the steps that the learner's settings still ask for, one at each `next`.
 
     Raises:
-        TrainingError: A loss left the finite numbers.
+        TrainingError: The last steps all left the finite numbers; the learner is as it was before.
     """
     # They stay on the CPU, where whether there is any is known without waiting for the device.
     columns = encoder.columns(learner.config.attention_loss)
@@ -78,7 +78,7 @@ def settled(
     if probe is None:
         return False
     if learner.step // config.probe_every > len(learner.probed):
-        learner.require_finite()
+        learner.guard.require_hope(learner.step, config.steps)
         learner.probed.append(float(probe_loss(backbone, encoder, learner, probe)))
     return has_settled(learner.probed, config.probe_patience, config.probe_gain)
 
@@ -96,14 +96,14 @@ def probe_loss(backbone: Backbone, encoder: TextEncoder, learner: Learner, probe
 
 
 def checked(learner: Learner, stages: Tensor) -> StepReport:
-    """Reports the step just taken, of samples of `stages` (B,); looks every so often whether the
-    numbers are still finite.
+    """Reports the step just taken, of samples of `stages` (B,); looks every so often whether there
+    is hope.
 
     Raises:
-        TrainingError: They are not.
+        TrainingError: Too many steps left the finite numbers.
     """
-    if learner.step % FINITE_CHECK_EVERY == 0 or learner.step == learner.config.steps:
-        learner.require_finite(max(0, learner.step - FINITE_CHECK_EVERY))
+    if learner.step % HOPE_CHECK_EVERY == 0 or learner.step == learner.config.steps:
+        learner.guard.require_hope(learner.step, learner.config.steps)
     return StepReport(learner.step, learner.losses[learner.step - 1], stages)
 
 

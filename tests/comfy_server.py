@@ -220,8 +220,14 @@ class ComfyServer:
         """Returns the JSON at a path."""
         return self.fetch(path).json()
 
-    def post(self, path: str, body: Any) -> requests.Response:
-        return requests.post(f"http://{self.address}/{path}", json=body, timeout=60)
+    def post(self, path: str, body: dict[str, Any]) -> requests.Response:
+        # Not requests' own JSON, which refuses the NaN that a page can send.
+        return requests.post(
+            f"http://{self.address}/{path}",
+            data=json.dumps(body),
+            headers={"Content-Type": "application/json"},
+            timeout=60,
+        )
 
     def interrupt(self) -> None:
         """Presses the stop button."""

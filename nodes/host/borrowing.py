@@ -14,7 +14,7 @@ import comfy.model_management as mm
 import torch
 from comfy.model_patcher import ModelPatcher
 
-from ...sefi_core.errors import SettingsError
+from ...sefi_core.errors import SettingsError, one_line
 from .recompute import recomputes, recomputing
 from .weights import Swap, cast_weights, freeze, thaw
 
@@ -28,10 +28,12 @@ def compute_dtype(model: ModelPatcher, choice: str) -> torch.dtype:
     "auto" is the model's own, but bf16 in place of fp16 where the device has it: token gradients
     are too small for fp16 without loss scaling.
     """
-    if choice in DTYPES:
+    if choice in list(DTYPES):
         return DTYPES[choice]
     if choice != "auto":
-        raise SettingsError(f'dtype: "{choice}" is unknown; choose auto, {", ".join(DTYPES)}.')
+        raise SettingsError(
+            f'dtype: "{one_line(str(choice))}" is unknown; choose auto, {", ".join(DTYPES)}.'
+        )
     own = model.model.manual_cast_dtype or model.model.get_dtype()
     if own == torch.float16 and mm.should_use_bf16(model.load_device):
         return torch.bfloat16
@@ -52,21 +54,21 @@ def trainable(
         The loaded model, and a function to call before steps are taken, at first and after
         something else (a preview) may have moved weights.
     """
-    loaded = static(model, dtype)
+    loaded, text = static(model, dtype), still(encoder)
     swapped: list[Swap] = []
     was_training = getattr(mm, "in_training", None)
     cast = not recomputes(model.model, again)  # blocks computed again keep no casts
 
     def load() -> None:
-        mm.load_models_gpu([loaded, encoder], memory_required=EVERYTHING, force_full_load=True)
-        for patcher in (loaded, encoder):
+        mm.load_models_gpu([loaded, text], memory_required=EVERYTHING, force_full_load=True)
+        for patcher in (loaded, text):
             swapped.extend(freeze(patcher.model))
 
     def load_for_steps() -> None:
         load()
         if cast:
             swapped.extend(cast_weights(loaded.model.diffusion_model, dtype))
-            swapped.extend(cast_weights(encoder.model, torch.float32))
+            swapped.extend(cast_weights(text.model, torch.float32))
 
     try:
         if was_training is not None:
@@ -78,18 +80,24 @@ def trainable(
         if was_training is not None:
             mm.in_training = was_training
         thaw(swapped)
-        if loaded is not model:
-            forget(loaded)
+        for borrowed, own in ((loaded, model), (text, encoder)):
+            if borrowed is not own:
+                forget(borrowed)
 
 
-def static(model: ModelPatcher, dtype: torch.dtype) -> ModelPatcher:
-    """Returns the model, or a clone where it must be told to keep its weights in place or to
-    compute in `dtype`.
+def still(model: ModelPatcher) -> ModelPatcher:
+    """Returns the model, or a clone where it must be told to keep its weights in place.
 
     Newer hosts stream weights through buffers that autograd would read after they were overwritten.
     """
     if "disable_dynamic" in inspect.signature(model.clone).parameters:
-        model = model.clone(disable_dynamic=True)
+        return model.clone(disable_dynamic=True)
+    return model
+
+
+def static(model: ModelPatcher, dtype: torch.dtype) -> ModelPatcher:
+    """Returns the model with its weights in place, or a clone of it that computes in `dtype`."""
+    model = still(model)
     if dtype != (model.model.manual_cast_dtype or model.model.get_dtype()):
         model = model.clone()
         model.set_model_compute_dtype(dtype)

@@ -24,7 +24,7 @@ from pathlib import Path
 
 import folder_paths
 
-from ...sefi_core.errors import IdentityFileError, SettingsError
+from ...sefi_core.errors import IdentityFileError, SettingsError, one_line
 
 IDENTITIES = "sefi"
 FACE_MODELS = "sefi_face"
@@ -32,6 +32,8 @@ EXTENSIONS = {".safetensors", ".sft"}
 EMBEDDINGS_PREFIX = "textual inversion/"
 NO_CHECKPOINT = "[none]"
 CHECKPOINT_SUFFIX = ".checkpoint.safetensors"
+LONGEST_NAME = 180  # bytes; with what is added, a name of any file system
+MOST_FOLDERS = 8
 PLAIN_NAME = re.compile(r"(?![ .])[\w .\-]{1,80}(?<![ .])")
 
 
@@ -63,6 +65,7 @@ def identity_path(name: str) -> Path:
     Raises:
         IdentityFileError: There is none inside the folders.
     """
+    name = str(name)
     folder = "embeddings" if name.startswith(EMBEDDINGS_PREFIX) else IDENTITIES
     path = (
         None
@@ -70,9 +73,9 @@ def identity_path(name: str) -> Path:
         else folder_paths.get_full_path(folder, name.removeprefix(EMBEDDINGS_PREFIX))
     )
     if path is None:
-        found = ", ".join(identity_names()[:8]) or "nothing"
+        found = one_line(", ".join(identity_names()), 300) or "nothing"
         raise IdentityFileError(
-            f'embedding: "{name[:120]}" is not in models/{folder} (to choose from: {found}); '
+            f'embedding: "{one_line(name)}" is not in models/{folder} (to choose from: {found}); '
             "put the file there and press R, or choose another."
         )
     return Path(path)
@@ -101,6 +104,11 @@ def new_identity_path(prefix: str) -> Path:
     sub-folders.
     """
     parts = prefix.replace("\\", "/").split("/")
+    if len(parts) > MOST_FOLDERS:
+        raise SettingsError(
+            f"filename_prefix: it names {len(parts) - 1} sub-folders; use at most "
+            f"{MOST_FOLDERS - 1}."
+        )
     for part in parts:
         require_plain("filename_prefix", part)
     folder = Path(folder_paths.get_folder_paths(IDENTITIES)[0]).joinpath(*parts[:-1])
@@ -132,10 +140,10 @@ def new_embedding_path(prefix: str) -> tuple[Path, str]:
 
 def require_plain(field: str, name: str) -> None:
     """Raises SettingsError unless `name` is one part of a path and nothing more."""
-    if not PLAIN_NAME.fullmatch(name):
+    if not PLAIN_NAME.fullmatch(name) or len(name.encode()) > LONGEST_NAME:
         raise SettingsError(
-            f'{field}: "{name[:120]}" is no plain name; use 1 to 80 letters, digits, spaces, ".", '
-            '"-" and "_", with no space or dot at either end.'
+            f'{field}: "{one_line(name)}" is no plain name; use 1 to 80 letters (fewer in some '
+            'scripts), digits, spaces, ".", "-" and "_", with no space or dot at either end.'
         )
 
 
@@ -180,10 +188,11 @@ def checkpoint_path(name: str) -> Path:
     Raises:
         SettingsError: There is none in the folder.
     """
+    name = str(name)
     path = output_folder() / Path(name).name
     if path.name != name or not name.endswith(CHECKPOINT_SUFFIX) or not path.is_file():
         raise SettingsError(
-            f'resume: there is no checkpoint "{name[:120]}" in output/sefi; '
+            f'resume: there is no checkpoint "{one_line(name)}" in output/sefi; '
             "press R and choose one that is there, or [none]."
         )
     return path

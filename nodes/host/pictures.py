@@ -49,8 +49,8 @@ def square_pictures(image: Tensor, mask: Tensor | None, side: int) -> tuple[Tens
     """
     if image.ndim != 4 or image.shape[-1] not in (3, 4):
         raise PictureError(
-            f"image: it has shape {list(image.shape)}; connect pictures in colour, with or "
-            "without alpha."
+            f"image: its pixels are of {image.shape[-1]} numbers; connect pictures in colour, "
+            "which have 3, or 4 with alpha."
         )
     height, width = image.shape[1:3]
     if min(height, width) < MIN_SIDE:
@@ -121,10 +121,11 @@ def encode_pool(
     views, view_masks = augmented_views(pictures, masks, config.views, scales, generator)
     latents = vae.encode(views.movedim(1, -1))
     if latents.ndim != 4 or latents.shape[1] != model.model.latent_format.latent_channels:
+        channels = model.model.latent_format.latent_channels
         raise PictureError(
-            f"vae: it makes latents of shape {list(latents.shape[1:])}, the model takes "
-            f"{model.model.latent_format.latent_channels} channels; take VAE and MODEL from the "
-            "same checkpoint."
+            f"vae: it makes latents of {latents.shape[1]} channels in {latents.ndim - 2} "
+            f"dimensions, the model takes {channels} in 2; take VAE and MODEL from the same "
+            "checkpoint."
         )
     latents = model.model.process_latent_in(latents.float()).to(device)
     small = F.interpolate(view_masks, size=latents.shape[-2:], mode="area").to(device)

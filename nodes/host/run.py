@@ -4,13 +4,14 @@ __all__ = ["Loaded", "Run"]
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.sd import CLIP, VAE
 from torch import Tensor
 
-from ...sefi_core.errors import TrainingError
+from ...sefi_core.errors import IdentityFileError
 from ...sefi_core.learner import Learner
 from ...sefi_core.training import LatentPool, StepReport, train
 from .backbone import HostBackbone
@@ -18,6 +19,7 @@ from .memory import what_memory_needs
 from .pictures import sample_preview
 from .progress import Progress, common_stage
 from .run_files import Outcome, RunFiles, Shown
+from .selftest import require_gradients
 from .text import HostTextEncoder
 
 
@@ -72,6 +74,7 @@ class Run:
         )
         side = tuple(self.pool.latents.shape[-2:])
         self.progress.say(what_memory_needs(backbone, self.encoder, learner, side))
+        require_gradients(backbone, self.encoder, self.pool.latents[:1], self.host.numbers)
         self.progress.go_on(learner.losses[: learner.step], self.shown.stages, self.shown.samples)
         try:
             for report in train(backbone, self.encoder, self.pool, learner):
@@ -80,19 +83,13 @@ class Run:
                 if self.progress.keep_asked and not whole:
                     return self.keep()
                 if checkpoint_every and report.step % checkpoint_every == 0 and not whole:
-                    self.files.save_checkpoint(learner, self.shown)
-        except TrainingError:
-            raise  # the state is no longer worth keeping; the last checkpoint is
+                    self.save_checkpoint()
+            return self.finish()
         except BaseException:
-            if learner.step:
-                so_far = self.files.save_checkpoint(learner, self.shown)
+            if learner.step and (so_far := self.save_checkpoint()):
                 note = f"{self.how_to_go_on}; the identity so far is in {so_far}."
                 self.progress.finish("stopped", f"Stopped at step {learner.step}. {note}")
             raise
-        outcome = self.outcome()
-        self.files.save_finished(outcome)
-        self.progress.finish("finished", "")
-        return outcome
 
     def show(self, report: StepReport, preview_every: int) -> None:
         """Notes and shows a step, with a preview when it is time for one."""
@@ -107,9 +104,35 @@ class Run:
 
     def keep(self) -> Outcome:
         """Ends the training early with an ordinary outcome."""
-        self.files.save_checkpoint(self.learner, self.shown)
-        self.progress.finish("kept", f"{self.how_to_go_on}.")
+        kept = self.save_checkpoint()
+        self.progress.finish("kept", f"{self.how_to_go_on}." if kept else "")
         return self.outcome()
+
+    def finish(self) -> Outcome:
+        """Keeps the outcome to be reused, where the folder takes it, and returns it."""
+        outcome, notes = self.outcome(), []
+        if halvings := self.learner.guard.halvings():
+            notes.append(
+                f"{halvings} of {self.learner.step} steps gave numbers that are not "
+                "finite: they were skipped and the learning rate halved each time."
+            )
+        try:
+            self.files.save_finished(outcome)
+        except IdentityFileError as error:
+            notes.append(f"Finished, but not kept to be reused: {error}")
+        self.progress.finish("finished", "\n".join(notes))
+        return outcome
+
+    def save_checkpoint(self) -> Path | None:
+        """Saves the checkpoint and the identity so far, and returns the latter's path; a folder
+        that takes no file is said, and costs nothing else.
+        """
+        try:
+            return self.files.save_checkpoint(self.learner, self.shown)
+        except IdentityFileError as error:
+            step = self.learner.step
+            self.progress.say(f"The checkpoint of step {step} is not kept: {error}")
+            return None
 
     @property
     def how_to_go_on(self) -> str:

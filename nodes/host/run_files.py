@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ...sefi_core.container import load_tensors, save_tensors
-from ...sefi_core.errors import IdentityFileError, SettingsError
+from ...sefi_core.errors import IdentityFileError, SettingsError, one_line
 from ...sefi_core.file_format import save_identity
 from ...sefi_core.identity import Identity
 from ...sefi_core.learner import Learner
@@ -32,6 +32,12 @@ class Shown:
 
     stages: Tensor
     samples: Tensor
+
+    def whole(self, steps: int) -> bool:
+        """Returns whether this can be what a training of as many steps has shown."""
+        pictures = self.samples.ndim == 4 and self.samples.shape[-1] == 3
+        dtypes = (self.stages.dtype, self.samples.dtype)
+        return pictures and self.stages.shape == (steps,) and dtypes == (torch.int8, torch.uint8)
 
 
 NOTHING_SHOWN = Shown(torch.zeros(0, dtype=torch.int8), torch.zeros(0, 1, 1, 3, dtype=torch.uint8))
@@ -70,7 +76,6 @@ class RunFiles:
 
     def identity_so_far(self, learner: Learner) -> Identity:
         """Returns what the learner has learned, with where it comes from."""
-        learner.require_finite()
         losses = learner.losses[: learner.step].cpu()
         return identity_of(self.shaped_by, learner.pairs(), losses)
 
@@ -95,20 +100,25 @@ class RunFiles:
         path = folders.checkpoint_path(name)
         try:
             state, metadata = load_tensors(path, MAX_BYTES)
-            before, now = json.loads(metadata["sefi.shaped_by"]), self.shaped_by
-            shown = Shown(state[STAGES], state[SAMPLES])
-        except (IdentityFileError, KeyError, ValueError) as error:
-            raise IdentityFileError(
-                f"resume: {path.name} is no whole training checkpoint; choose [none] or another."
-            ) from error
+            before, now = dict(json.loads(metadata["sefi.shaped_by"])), self.shaped_by
+        except (IdentityFileError, KeyError, ValueError, TypeError, RecursionError) as error:
+            raise no_checkpoint(path) from error
         names = [name for name in before.keys() | now.keys() if before.get(name) != now.get(name)]
-        changed = sorted(set(map(shown, names)))
+        changed = sorted(set(map(in_words, names)))
         if changed:
             raise SettingsError(
-                f"resume: {path.name} was made with another {', '.join(changed)}; set "
+                f"resume: {path.name} was made with another {one_line(', '.join(changed))}; set "
                 "these back to go on, or choose [none] to start anew."
             )
-        learner.restore(state)
+        try:
+            learner.restore(state)
+            shown = Shown(state[STAGES], state[SAMPLES])
+        except SettingsError:
+            raise
+        except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
+            raise no_checkpoint(path) from error
+        if not shown.whole(learner.step):
+            raise no_checkpoint(path)
         return shown
 
     def save_finished(self, outcome: Outcome) -> None:
@@ -137,7 +147,13 @@ class RunFiles:
         )
 
 
-def shown(name: str) -> str:
+def no_checkpoint(path: Path) -> IdentityFileError:
+    return IdentityFileError(
+        f"resume: {path.name} is no whole training checkpoint; choose [none] or another."
+    )
+
+
+def in_words(name: str) -> str:
     """Returns what an artist calls a part of `shaped_by`."""
     names = {"seed": "train_seed", "masked_loss": "mask", "generator": "preset"}
     names |= {"min_scale": "preset", "arithmetic": "version of this pack"}

@@ -18,6 +18,7 @@ from comfy.patcher_extension import WrapperExecutor, WrappersMP
 from comfy.sd import CLIP
 from torch import Tensor
 
+from ...sefi_core.errors import SettingsError
 from ...sefi_core.group import IdentityGroup
 from ...sefi_core.identity import Identity
 from ...sefi_core.stages import active_range
@@ -46,6 +47,13 @@ def apply_identity(
     Arguments are the inputs of the node.
     """
     require_match(model, clip)
+    require_numbers(
+        strength=strength,
+        key_strength=key_strength,
+        value_strength=value_strength,
+        start_percent=start_percent,
+        end_percent=end_percent,
+    )
     conditioning = encode_staged(
         clip,
         identity.named(placeholder),
@@ -54,6 +62,13 @@ def apply_identity(
         active_range(start_percent, end_percent),
     )
     return with_staged_attention(model), conditioning
+
+
+def require_numbers(**inputs: float) -> None:
+    """Raises SettingsError for an input that is no number: the host lets NaN through its limits."""
+    for name, value in inputs.items():
+        if not math.isfinite(value):
+            raise SettingsError(f"{name}: it is {value}; set a number within its limits.")
 
 
 def with_staged_attention(model: ModelPatcher) -> ModelPatcher:

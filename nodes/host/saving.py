@@ -48,7 +48,7 @@ def save_new_identity(
         metadata["ssmd_cover_images"] = json.dumps([cover])  # the host's own browser shows it
     if not include_source_hash:
         identity = identity.without("sefi.source_hash")
-    save_identity(identity, path, metadata)
+    save_identity(identity, path, metadata, anew=True)
     read_back = load_identity(path)
     if not all(map(alike, identity.members, read_back.members)):
         raise IdentityFileError(
@@ -89,7 +89,7 @@ def save_new_embedding(
             "export; connect it before the edit, or choose the other tokens."
         )
     path, name = folders.new_embedding_path(filename_prefix)
-    save_tensors(vectors, path, {})
+    save_tensors(vectors, path, {}, anew=True)
     prompt = f"embedding:{name}"
     line = f"Saved {path}; write {prompt} in a prompt"
     say(line, node_id)

@@ -13,7 +13,7 @@ import torch
 from comfy.sd import CLIP
 from torch import Tensor
 
-from ...sefi_core.errors import PromptError
+from ...sefi_core.errors import PromptError, one_line
 from ...sefi_core.prompts import placeholders_in, replace_placeholders, require_noun
 
 END_TOKEN = 49407  # of every CLIP vocabulary
@@ -59,8 +59,8 @@ class SlottedPrompt:
             if all(set(found.values()) == set(placed) for found in slots.values()):
                 return cls(placed, reference, tokens, slots)
         raise PromptError(
-            f'text: the place of "{" and ".join(placed)}" in "{text[:120]}" could not be found; '
-            "put spaces around it and simplify what stands beside it."
+            f'text: the place of "{one_line(" and ".join(placed))}" in "{one_line(text)}" could '
+            "not be found; put spaces around it and simplify what stands beside it."
         )
 
     def filled(self, variants: Mapping[str, list[Mapping[str, Tensor]]]) -> dict:

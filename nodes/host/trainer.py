@@ -12,11 +12,11 @@ from comfy.model_patcher import ModelPatcher
 from comfy.sd import CLIP, VAE
 from torch import Tensor
 
-from ...sefi_core.errors import SettingsError
+from ...sefi_core.errors import SettingsError, one_line
 from ...sefi_core.identity import Identity
 from ...sefi_core.learner import Learner
 from ...sefi_core.prompts import TRAINING_TEMPLATE
-from ...sefi_core.recipe import DEFAULT_LEARNING_RATE, PRESETS, TrainingConfig
+from ...sefi_core.recipe import PRESETS, TrainingConfig
 from . import folders
 from .borrowing import compute_dtype, trainable
 from .families import own_side, require_match
@@ -69,7 +69,7 @@ def train_identity(
     """
     config = chosen_config(
         preset,
-        learning_rate,
+        learning_rate=learning_rate,
         steps=steps,
         attention_loss=attention_loss,
         attention_loss_weight=attention_loss_weight,
@@ -122,14 +122,12 @@ def train_identity(
     return identity, losses, as_image(samples), {"sefi_training": [progress.training.outcome()]}
 
 
-def chosen_config(preset: str, learning_rate: float, **settings) -> TrainingConfig:
-    """Returns the preset with the node's settings; a learning rate left at the default preset's is
-    each preset's own.
-    """
-    if preset not in PRESETS:
-        raise SettingsError(f'preset: "{preset}" is unknown; choose one of {", ".join(PRESETS)}.')
-    if learning_rate != DEFAULT_LEARNING_RATE:
-        settings["learning_rate"] = learning_rate
+def chosen_config(preset: str, **settings) -> TrainingConfig:
+    """Returns the preset with the node's settings."""
+    if preset not in list(PRESETS):
+        raise SettingsError(
+            f'preset: "{one_line(str(preset))}" is unknown; choose one of {", ".join(PRESETS)}.'
+        )
     return replace(PRESETS[preset], **settings)
 
 

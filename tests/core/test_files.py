@@ -1,6 +1,7 @@
 """The identity file: round trips, equal bytes, and every way a file can be wrong."""
 
 import json
+import os
 import pickle
 
 import pytest
@@ -300,9 +301,36 @@ def test_a_save_that_fails_leaves_the_file_before_it(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(OSError, match="No space"):
+    sentence = r"a.safetensors: it cannot be written to .* \(No space left on device\); make room"
+    with pytest.raises(IdentityFileError, match=sentence):
         save_tensors({"x": torch.zeros(4)}, path, {})
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_killed_process_left_is_swept_up(tmp_path):
+    old, young, foreign = (
+        tmp_path / name for name in (f".{'a' * 32}.tmp", f".{'b' * 32}.tmp", ".x.tmp")
+    )
+    for path in (old, young, foreign):
+        path.touch()
+    os.utime(old, (0, 0))
+    os.utime(foreign, (0, 0))
+    save_identity(identity_of(), tmp_path / "a.safetensors")
+    assert sorted(tmp_path.glob(".*")) == sorted([young, foreign])
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_new_file_never_takes_the_place_of_another(tmp_path, monkeypatch, links):
+    path = tmp_path / "a.safetensors"
+    if not links:
+        monkeypatch.setattr("os.link", lambda *_: (_ for _ in ()).throw(OSError(1, "no links")))
+    save_identity(identity_of(), path, anew=True)
+    before = path.read_bytes()
+    with pytest.raises(IdentityFileError, match=r"cannot be written to .* \(File exists\)"):
+        save_identity(identity_of(stages=3), path, anew=True)
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+    save_identity(identity_of(stages=3), path)
+    assert load_identity(path).stages == 3 and list(tmp_path.iterdir()) == [path]
 
 
 def test_families_are_named_as_artists_name_them():

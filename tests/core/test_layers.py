@@ -15,8 +15,8 @@ HOST_MODULES = {
 CORE_ALLOWED = {"torch", "einops", "safetensors", "numpy"}
 CORE_ORDER = (
     "errors", "backbone", "devices", "stages", "prompts", "identity", "group", "edit", "generator",
-    "contexts", "maps", "heatmap", "losses", "memory", "augment", "recipe", "learner", "probe",
-    "training", "together", "container", "texts", "file_format", "evaluation",
+    "contexts", "maps", "heatmap", "losses", "memory", "augment", "recipe", "guard", "learner",
+    "probe", "training", "together", "container", "texts", "file_format", "evaluation",
 )  # fmt: skip
 
 

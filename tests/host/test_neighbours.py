@@ -14,7 +14,6 @@ import seeded
 import torch
 from neighbours import NEIGHBOURS
 from scene import Scene
-from sefi_pack.nodes.host.slots import SlottedPrompt
 from sefi_pack.nodes.host.text import class_tokens
 from sefi_pack.sefi_core.errors import SefiError
 from sefi_pack.sefi_core.identity import Identity
@@ -47,8 +46,7 @@ def page():
 def trio(family: str) -> tuple[Scene, Scene, Scene]:
     small = seeded.FAMILIES[family]
     plain = Scene(family, small.model(), small.clip(), small.vae())
-    word = SlottedPrompt.read(plain.clip, "V*", "V*", "person").word
-    tokens = class_tokens(plain.clip, word)
+    tokens = class_tokens(plain.clip, "person")
     neutral = {name: token.clone().expand(5, 2, 1, -1) for name, token in tokens.items()}
     generator = torch.Generator().manual_seed(7)
     learned = {

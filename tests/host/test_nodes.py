@@ -7,7 +7,8 @@ import pytest
 import safetensors.torch
 import torch
 from sefi_pack.nodes import NODES
-from sefi_pack.nodes.host import folders
+from sefi_pack.nodes.host import folders, saving
+from sefi_pack.nodes.host.sampling import apply_identity
 from sefi_pack.nodes.host.saving import save_new_identity
 from sefi_pack.sefi_core.errors import IdentityFileError, SettingsError
 from sefi_pack.sefi_core.file_format import load_identity
@@ -131,6 +132,14 @@ def test_a_save_never_overwrites_and_reads_back(models, learned):
     assert "people/anna_00003_.safetensors" in folders.identity_names()
 
 
+def test_names_as_long_as_may_be_fit_every_file_made_of_them(models, learned, tmp_path):
+    save_new_identity(learned, "\u4e2d" * 60 + "/" + "x" * 80)
+    longest = folders.running_path("\u4e2d" * 60, "0" * 32)
+    (tmp_path / folders.partial_path(longest).name).touch()
+    with pytest.raises(SettingsError, match="filename_prefix: it names 8 sub-folders; use at most"):
+        save_new_identity(learned, "/".join("abcdefghi"))
+
+
 def test_numbers_go_on_after_a_deleted_file_and_beside_longer_names(models, learned):
     for name in ("anna_00007_.safetensors", "anna_b_00050_.safetensors"):
         (models / "sefi" / name).touch()
@@ -138,7 +147,23 @@ def test_numbers_go_on_after_a_deleted_file_and_beside_longer_names(models, lear
 
 
 @pytest.mark.parametrize(
-    "prefix", ["", "../x", "/etc/x", "a/../b", "a\\..\\b", "C:x", ".x", "a\0b", "x" * 300]
+    "prefix",
+    [
+        "\u4e2d" * 70,
+        "a\nb",
+        "\u202ea",
+        "\ud800",
+        "a/" * 3 + "/b",
+        "",
+        "../x",
+        "/etc/x",
+        "a/../b",
+        "a\\..\\b",
+        "C:x",
+        ".x",
+        "a\0b",
+        "x" * 300,
+    ],
 )
 def test_a_prefix_stays_in_its_folder(models, learned, prefix):
     with pytest.raises(SettingsError, match=r"filename_prefix: .* is no plain name"):
@@ -166,6 +191,26 @@ def test_the_cover_is_where_browsers_look_and_the_source_hash_can_stay_away(mode
     )
     assert "sefi.source_hash" not in second.metadata
     assert "ssmd_cover_images" not in second.metadata  # no picture unless the artist connects one
+
+
+def test_a_disk_that_writes_something_else_is_told(models, learned, monkeypatch):
+    wrong = type(learned)({"clip_l": learned.pairs["clip_l"] + 1.0})
+    monkeypatch.setattr(saving, "load_identity", lambda path: wrong)
+    with pytest.raises(IdentityFileError, match="what was written does not read back equal"):
+        save_new_identity(learned, "anna")
+
+
+def test_half_a_character_in_a_text_is_no_reason_to_fail(models, learned):
+    save_new_identity(learned, "anna", title="\ud800 Anna", notes="\udfff")
+    (path,) = (models / "sefi").iterdir()
+    assert load_identity(path).metadata["modelspec.title"] == "? Anna"
+
+
+@pytest.mark.parametrize("name", ["strength", "key_strength", "start_percent", "end_percent"])
+def test_a_number_that_is_none_is_refused(model, clip, learned, name):
+    """The host's limits let NaN through."""
+    with pytest.raises(SettingsError, match=f"^{name}: it is nan; set a number"):
+        apply_identity(model, clip, learned, "V*", **{name: float("nan")})
 
 
 def test_embeddings_of_the_host_are_offered_but_never_pickles(models):

@@ -2,9 +2,11 @@
 
 import json
 
+import numpy as np
 import pytest
 from comfy_server import ROOT, ComfyServer
-from furnished import furnish
+from furnished import PICTURE, furnish
+from PIL import Image
 from seeded_extras import write_control_net, write_lora
 
 CONTROL_NET = "control_v11p_sd15_canny_fp16.safetensors"  # the workflows' own choices
@@ -18,6 +20,17 @@ def server(tmp_path_factory):
     write_control_net(folder / "models/controlnet" / CONTROL_NET)
     write_lora(folder / "models/loras" / LORA)
     with ComfyServer(folder, packs=[ROOT / "tests/server/seeded_families"]) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def miniature_server(tmp_path_factory):
+    """A server whose models are the miniature's: quick. Its audit.log tells what it opens."""
+    folder = tmp_path_factory.mktemp("miniature")
+    packs = [ROOT / "benchmarks/world/comfyui_node", ROOT / "tests/server/audit_pack"]
+    with ComfyServer(folder, packs=packs) as server:
+        pixels = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / "input" / PICTURE)
         yield server
 
 
