@@ -129,7 +129,8 @@ def test_a_training_step(card):
         assert all(is_on_card(table, torch.float32) for table in learner().values())
         columns = torch.empty(77)  # a real encoder's, whose numbers are known on the CPU
         known = SimpleNamespace(any=lambda scope=scope: scope != "off", to=columns.to)
-        terms = losses_of_step(backbone, card.encoder, pool, learner, known)
+        terms, stages = losses_of_step(backbone, card.encoder, pool, learner, known)
+        assert stages.device.type == "cpu" and stages.shape == (batch,)
         for loss in (terms.denoising, terms.attention, terms.total):
             assert is_on_card(loss, torch.float32) and loss.shape == ()
 
@@ -144,6 +145,7 @@ def test_a_model_call_with_an_identity(card):
         KEY: ({ours: contexts},),
         "uuids": [other, ours],
         "cond_or_uncond": [1, 0],
+        "sigmas": torch.empty(2, device=CUDA),
         "patches": {"attn2_patch": [staged_values]},
         "optimized_attention_override": plain_attention,  # the host's own asks for free memory
     }
