@@ -14,7 +14,7 @@ import torch
 from sefi_pack.nodes.host.backbone import HostBackbone, plain_attention
 from sefi_pack.nodes.host.sampling import KEY, stage_model_call, staged_values
 from sefi_pack.nodes.host.text import HostTextEncoder
-from sefi_pack.sefi_core.contexts import stage_contexts
+from sefi_pack.sefi_core.contexts import StagedContext
 from sefi_pack.sefi_core.learner import Learner
 from sefi_pack.sefi_core.recipe import TrainingConfig
 from sefi_pack.sefi_core.training import LatentPool, losses_of_step
@@ -137,8 +137,8 @@ def test_a_training_step(card):
 
 def test_a_model_call_with_an_identity(card):
     """The wrapper and the patch, through the host's own apply_model."""
-    encoded, reference = torch.empty(5, 2, 77, 64), torch.empty(1, 77, 64)
-    contexts = stage_contexts(encoded, reference, (1000, 800, 600, 400, 200, 0))
+    keys, values = torch.empty(2, 5, 77, 64).unbind()
+    contexts = StagedContext(keys, values, torch.empty(1, 77, 64), (1000, 800, 600, 400, 200, 0))
     contexts = contexts.map(lambda x: x.to(device=CUDA, dtype=card.computed))
     ours, other = uuid4(), uuid4()
     options = {
