@@ -311,10 +311,9 @@ def test_what_is_computed_again_rather_than_kept_changes_no_bit(
     pairs = train()
     hook.remove()
     assert not any("forward" in vars(module) for module in model.model.modules())
-    # Two looks at the layers without gradient; the gradients' own test, with one and without; then
-    # each step. On SDXL what has a gradient is computed twice.
-    again = 2 if name == "SDXL" else 1
-    assert calls == [False] * 2 + [True] * again + [False] + [True] * 3 * again
+    # Two looks at the layers and one half of the gradients' own test without gradient; its other
+    # half and each step with one, which on SDXL is computed twice.
+    assert calls == [False] * 3 + [True] * (8 if name == "SDXL" else 4)
     monkeypatch.setattr(borrowing, "recomputing", lambda base: contextlib.nullcontext())
     monkeypatch.setattr(text_layers, "recomputed", lambda forward, *inputs: forward(*inputs))
     kept = train()
