@@ -3,7 +3,8 @@
     .venv/bin/python tests/browser/pictures.py
 
 In all of them the miniature world stands in for a checkpoint: its cartoons are what it can draw.
-Two workflows need what it cannot stand in for, SDXL and a ControlNet: they are shown before a run.
+Three workflows ask for what it cannot stand in for, SDXL, a ControlNet, and a place of its own for
+each person: they are shown before a run.
 The pictures of Draw SeFi Attention Map and Evaluate SeFi ID are not of the page, and stay.
 """
 
@@ -89,12 +90,6 @@ def several(opened: Opened) -> None:
     save(nodes, DOCS / "BlendSeFiIdentities.jpg")
 
 
-def regional(opened: Opened) -> None:
-    open_workflow(opened, "regional_two_people")
-    pictures = generated(opened, run(opened))
-    save(below(shot(opened), *pictures), WORKFLOWS / "regional_two_people.jpg")
-
-
 def put_in_place(opened: Opened, old: str, new: str) -> None:
     """Puts a new node where another was, its links to the inputs of the same names."""
     opened.page.evaluate(
@@ -129,6 +124,9 @@ def before_a_run(opened: Opened) -> None:
     )
     nodes = shot(opened, *kinds, "ControlNetLoader", "ControlNetApplyAdvanced")
     save(below(nodes), WORKFLOWS / "with_controlnet_and_lora.jpg")
+    opened.open_workflow(workflow("regional_two_people"))
+    kinds = ("LoadSeFiEmbedding", "ApplySeFiConditioning", "SolidMask", "ConditioningSetMask")
+    save(below(shot(opened, *kinds)), WORKFLOWS / "regional_two_people.jpg")
     open_workflow(opened, "apply_identity")
     put_in_place(opened, "ApplySeFiConditioning", "ExportSeFiAsTextualInversion")
     nodes = shot(opened, "ExportSeFiAsTextualInversion")
@@ -180,7 +178,7 @@ def main() -> None:
             )
             context = browser.new_context(viewport={"width": 1700, "height": 1300})
             opened = Opened(server, context, vue=False)
-            for take in (train, apply, look, edit, several, regional, before_a_run, browse):
+            for take in (train, apply, look, edit, several, before_a_run, browse):
                 take(opened)
             browser.close()
 
