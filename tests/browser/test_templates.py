@@ -53,9 +53,25 @@ def open_template(opened, name):
         opened.set_widgets(kind, **values)
 
 
+def covered(opened):
+    """The nodes that reach into another one, with all that the page has added to them."""
+    return opened.page.evaluate(
+        """() => {
+            const boxes = app.graph.nodes.map((node) => ({
+                title: node.title, left: node.pos[0], top: node.pos[1] - 30,
+                right: node.pos[0] + node.size[0],
+                bottom: node.pos[1] + Math.max(node.size[1], node.computeSize()[1]),
+            }))
+            return boxes.filter((a) => boxes.some((b) => b !== a && a.left < b.right
+                && b.left < a.right && a.top < b.bottom && b.top < a.bottom)).map((a) => a.title)
+        }"""
+    )
+
+
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in WITHOUT_CHECKPOINT])
 def test_a_template_opens_and_runs(opened, name):
     open_template(opened, name)
+    assert covered(opened) == []
     status = opened.run_to_the_end()["status"]
     assert status["status_str"] == "success", status
     if name.startswith("train"):
@@ -67,6 +83,7 @@ def test_a_template_opens_and_runs(opened, name):
 @pytest.mark.parametrize("name", WITHOUT_CHECKPOINT)
 def test_a_template_opens_and_lacks_its_checkpoint_alone(opened, name):
     open_template(opened, name)
+    assert covered(opened) == []
     with opened.page.expect_response("**/prompt") as refused:
         opened.run()
     told = refused.value.json()["node_errors"]
