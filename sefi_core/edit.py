@@ -12,7 +12,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from .errors import MismatchError, SettingsError
+from .errors import MismatchError, SettingsError, one_line
 from .group import IdentityGroup
 from .identity import Identity, aligned, family_name
 from .stages import chosen_stages, stage_of
@@ -44,7 +44,8 @@ def edit(
     for field, source in sources.items():
         if source not in SOURCES[field]:
             raise SettingsError(
-                f'{field}: "{source}" is unknown; choose {", ".join(SOURCES[field])}.'
+                f'{field}: "{one_line(str(source))}" is unknown; choose '
+                f"{', '.join(SOURCES[field])}."
             )
     second = identity
     if SECOND in (keys, values):

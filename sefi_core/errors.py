@@ -15,7 +15,12 @@ __all__ = [
 
 
 class SefiError(ValueError):
-    """Base of all of them."""
+    """Base of all of them. What a stranger wrote stands on its one line, too: half a character in
+    it would keep the host from telling the page at all.
+    """
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(one_line(sentence, LONGEST))
 
 
 class PromptError(SefiError):
@@ -40,6 +45,9 @@ class IdentityFileError(SefiError):
 
 class TrainingError(SefiError):
     """A training that left the finite numbers, or that cannot be trusted to start."""
+
+
+LONGEST = 2000  # signs of a sentence
 
 
 def one_line(text: str, limit: int = 120) -> str:

@@ -10,7 +10,7 @@ from comfy.model_management import throw_exception_if_processing_interrupted
 from comfy.sd import CLIP
 from torch import Tensor
 
-from ...sefi_core.errors import PictureError, SettingsError
+from ...sefi_core.errors import PictureError, SettingsError, one_line
 from ...sefi_core.evaluation import (
     Scores,
     gradient_likeness,
@@ -44,8 +44,8 @@ def evaluate(
     """
     if recogniser_choice not in ("auto", "none", *RECOGNISERS):
         raise SettingsError(
-            f'recogniser: "{recogniser_choice}" is unknown; choose auto, none or one of '
-            f"{', '.join(RECOGNISERS)}."
+            f'recogniser: "{one_line(str(recogniser_choice))}" is unknown; choose auto, '
+            f"{', '.join(RECOGNISERS)} or none."
         )
     images, reference = as_colour("images", images), as_colour("reference", reference)
     reader, lack = recogniser(recogniser_choice)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ...sefi_core.container import save_tensors
 from ...sefi_core.edit import AXES, stage_mean
-from ...sefi_core.errors import IdentityFileError, MismatchError, SettingsError
+from ...sefi_core.errors import IdentityFileError, MismatchError, SettingsError, one_line
 from ...sefi_core.file_format import load_identity, save_identity
 from ...sefi_core.group import IdentityGroup
 from ...sefi_core.identity import Identity
@@ -80,7 +80,9 @@ def save_new_embedding(
         tokens: Which of an identity's tokens serve both, one of AXES.
     """
     if tokens not in AXES:
-        raise SettingsError(f'tokens: "{tokens}" is unknown; choose one of {", ".join(AXES)}.')
+        raise SettingsError(
+            f'tokens: "{one_line(str(tokens))}" is unknown; choose one of {", ".join(AXES)}.'
+        )
     identity = identity.single("identity")
     vectors = stage_mean(identity, AXES.index(tokens))
     if not vectors:

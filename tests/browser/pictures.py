@@ -3,9 +3,11 @@
     .venv/bin/python tests/browser/pictures.py
 
 In all of them the miniature world stands in for a checkpoint: its cartoons are what it can draw.
+Three workflows ask for what it cannot stand in for, SDXL, a ControlNet, and a place of its own for
+each person: they are shown before a run.
+The pictures of Draw SeFi Attention Map and Evaluate SeFi ID are not of the page, and stay.
 """
 
-import json
 import shutil
 import sys
 import tempfile
@@ -19,86 +21,122 @@ sys.path += [str(HERE.parent), str(ROOT)]
 
 import numpy as np
 from comfy_server import ComfyServer
-from opened import FLAGS, Opened, on_the_miniature
+from opened import FLAGS, Opened
 from PIL import Image
 from playwright.sync_api import sync_playwright
 from safetensors.torch import load_file, save_file
+from taking import IDENTITIES, below, beside, generated, open_workflow, run, save, shot, workflow
 
 from benchmarks.world.drawing import Picture, render
 from benchmarks.world.subjects import split
 
 DOCS, WORKFLOWS = ROOT / "web/docs", ROOT / "workflows"
-MARGIN, TITLE = 12, 30  # pixels around a node, and of its title
-BARS = (110, 150)  # pixels at the left and at the top that the page covers
-THUMBNAIL = 480  # pixels
-IDENTITY = "my_identity_00001_.safetensors"
-SMALL = {"steps": 40, "resolution": 64, "preview_every": 10, "checkpoint_every": 0}
+PEOPLE = ("example.png", "other.png")
+STEPS = 100  # of an identity whose pictures are shown
+LOOKING = ("SeFiAttentionMap", "DrawSeFiAttentionMap", "PreviewImage")
 
 
-def shot(opened: Opened, *kinds: str) -> Image.Image:
-    """Returns a picture of the nodes of these kinds, all if none is named, as large as it goes."""
-    box = opened.page.evaluate(
-        """async ([kinds, margin, title, left_bar, top_bar]) => {
-            const nodes = app.graph.nodes.filter((n) => !kinds.length || kinds.includes(n.type))
-            const left = Math.min(...nodes.map((n) => n.pos[0])) - margin
-            const top = Math.min(...nodes.map((n) => n.pos[1])) - title - margin
-            const width = Math.max(...nodes.map((n) => n.pos[0] + n.size[0])) + margin - left
-            const height = Math.max(...nodes.map((n) => n.pos[1] + n.size[1])) + margin - top
-            const { ds } = app.canvas
-            const room = [innerWidth - left_bar - 40, innerHeight - top_bar - 40]
-            ds.scale = Math.min(1, room[0] / width, room[1] / height)
-            ds.offset = [left_bar / ds.scale - left, top_bar / ds.scale - top]
-            app.canvas.deselectAllNodes()
-            app.canvas.draw(true, true)
-            await new Promise((done) => setTimeout(done, 1500))
-            return { x: left_bar, y: top_bar, width: width * ds.scale, height: height * ds.scale }
-        }""",
-        [list(kinds), MARGIN, TITLE, *BARS],
-    )
-    return Image.open(BytesIO(opened.page.screenshot(clip=box))).convert("RGB")
-
-
-def save(picture: Image.Image, path: Path) -> None:
-    picture.save(path, "JPEG", quality=82, optimize=True)
-    print(path)
-
-
-def square(picture: Image.Image) -> Image.Image:
-    """Returns a picture in the middle of a square of the canvas's grey."""
-    picture.thumbnail((THUMBNAIL, THUMBNAIL))
-    made = Image.new("RGB", (THUMBNAIL, THUMBNAIL), "#141414")
-    made.paste(picture, ((THUMBNAIL - picture.width) // 2, (THUMBNAIL - picture.height) // 2))
-    return made
-
-
-def open_workflow(opened: Opened, name: str) -> None:
-    """Opens a workflow on the miniature world, made small."""
-    opened.open_workflow(on_the_miniature(json.loads((WORKFLOWS / f"{name}.json").read_text())))
-    opened.set_widgets("TrainSeFiID", **SMALL)
-    opened.set_widgets("EmptyLatentImage", width=128, height=128)
-    opened.set_widgets("LoadSeFiEmbedding", embedding=IDENTITY)
-
-
-def run(opened: Opened, name: str) -> None:
-    """Opens a workflow, runs it, and lets its pictures arrive."""
-    open_workflow(opened, name)
-    opened.run_to_the_end()
-    opened.page.wait_for_timeout(3000)
-
-
-def take(opened: Opened) -> None:
+def train(opened: Opened) -> None:
+    """Takes what a training shows, and trains the identities of the other pictures."""
     open_workflow(opened, "train_identity")
     save(shot(opened, "SaveSeFiEmbedding"), DOCS / "SaveSeFiEmbedding.jpg")  # no path of ours yet
-    run(opened, "train_identity")
-    save(shot(opened, "TrainSeFiID"), DOCS / "TrainSeFiID.jpg")
-    save(square(shot(opened, "LoadImage", "TrainSeFiID")), WORKFLOWS / "train_identity.jpg")
-    run(opened, "train_and_apply")
-    save(square(shot(opened)), WORKFLOWS / "train_and_apply.jpg")
-    run(opened, "apply_identity")
+    for person in PEOPLE:
+        open_workflow(opened, "train_identity", STEPS)
+        opened.set_widgets("LoadImage", image=person)
+        run(opened)
+        if person == PEOPLE[0]:
+            save(shot(opened, "TrainSeFiID"), DOCS / "TrainSeFiID.jpg")
+            save(below(shot(opened, "LoadImage", "TrainSeFiID")), WORKFLOWS / "train_identity.jpg")
+
+
+def apply(opened: Opened) -> None:
+    open_workflow(opened, "train_and_apply")
+    pictures = generated(opened, run(opened))
+    nodes = shot(opened, "LoadImage", "TrainSeFiID", "ApplySeFiConditioning")
+    save(below(nodes, *pictures), WORKFLOWS / "train_and_apply.jpg")
+    open_workflow(opened, "apply_identity")
+    pictures = generated(opened, run(opened))
     save(shot(opened, "ApplySeFiConditioning"), DOCS / "ApplySeFiConditioning.jpg")
-    kinds = ("LoadSeFiEmbedding", "ApplySeFiConditioning", "SaveImage")
-    save(square(shot(opened, *kinds)), WORKFLOWS / "apply_identity.jpg")
+    nodes = shot(opened, "LoadSeFiEmbedding", "ApplySeFiConditioning")
+    save(below(nodes, *pictures), WORKFLOWS / "apply_identity.jpg")
+
+
+def look(opened: Opened) -> None:
+    open_workflow(opened, "attention_and_scores")
+    opened.set_widgets("EmptyLatentImage", batch_size=1)
+    pictures = generated(opened, run(opened))
+    save(below(shot(opened, *LOOKING), *pictures), WORKFLOWS / "attention_and_scores.jpg")
+
+
+def edit(opened: Opened) -> None:
+    open_workflow(opened, "edit_stages")
+    opened.set_widgets("EditSeFiIdentity", stages="1-4")
+    pictures = generated(opened, run(opened))
+    nodes = shot(opened, "LoadSeFiEmbedding", "EditSeFiIdentity")
+    save(below(nodes, *pictures), WORKFLOWS / "edit_stages.jpg")
+    save(beside(shot(opened, "EditSeFiIdentity"), *pictures), DOCS / "EditSeFiIdentity.jpg")
+
+
+def several(opened: Opened) -> None:
+    open_workflow(opened, "two_people")
+    opened.set_widgets("ApplySeFiConditioning", text="a photo of <a> and <b> at the beach")
+    pictures = generated(opened, run(opened))
+    nodes = shot(opened, "LoadSeFiEmbedding", "CombineSeFiIdentities")
+    save(beside(nodes, *pictures), DOCS / "CombineSeFiIdentities.jpg")
+    nodes = shot(opened, "LoadSeFiEmbedding", "CombineSeFiIdentities", "ApplySeFiConditioning")
+    save(below(nodes, *pictures), WORKFLOWS / "two_people.jpg")
+    put_in_place(opened, "CombineSeFiIdentities", "BlendSeFiIdentities")
+    nodes = shot(opened, "LoadSeFiEmbedding", "BlendSeFiIdentities")
+    save(nodes, DOCS / "BlendSeFiIdentities.jpg")
+
+
+def put_in_place(opened: Opened, old: str, new: str) -> None:
+    """Puts a new node where another was, its links to the inputs of the same names."""
+    opened.page.evaluate(
+        """([old, kind]) => {
+            const was = app.graph.nodes.find((n) => n.type === old)
+            const made = LiteGraph.createNode(kind)
+            made.pos = [...was.pos]
+            app.graph.add(made)
+            for (const [slot, input] of was.inputs.entries()) {
+                const from = was.getInputNode(slot)
+                if (from) from.connect(0, made, made.findInputSlot(input.name))
+            }
+            for (const to of was.getOutputNodes(0) ?? [])
+                made.connect(0, to, to.findInputSlot('identity'))
+            app.graph.remove(was)
+        }""",
+        [old, new],
+    )
+
+
+def before_a_run(opened: Opened) -> None:
+    opened.open_workflow(workflow("sdxl"))
+    kinds = ("CheckpointLoaderSimple", "LoadImage", "TrainSeFiID")
+    save(below(shot(opened, *kinds)), WORKFLOWS / "sdxl.jpg")
+    opened.open_workflow(workflow("with_controlnet_and_lora"))
+    kinds = (
+        "LoraLoader",
+        "LoadSeFiEmbedding",
+        "ApplySeFiConditioning",
+        "ControlNetLoader",
+        "LoadImage",
+    )
+    nodes = shot(opened, *kinds, "ControlNetLoader", "ControlNetApplyAdvanced")
+    save(below(nodes), WORKFLOWS / "with_controlnet_and_lora.jpg")
+    opened.open_workflow(workflow("regional_two_people"))
+    kinds = ("LoadSeFiEmbedding", "ApplySeFiConditioning", "SolidMask", "ConditioningSetMask")
+    save(below(shot(opened, *kinds)), WORKFLOWS / "regional_two_people.jpg")
+    open_workflow(opened, "apply_identity")
+    put_in_place(opened, "ApplySeFiConditioning", "ExportSeFiAsTextualInversion")
+    nodes = shot(opened, "ExportSeFiAsTextualInversion")
+    save(nodes, DOCS / "ExportSeFiAsTextualInversion.jpg")
+
+
+def browse(opened: Opened) -> None:
+    """Takes the picker; last, for it changes the size of the page."""
     fill_the_gallery(opened.server.folder / "models/sefi")
+    open_workflow(opened, "apply_identity")
     opened.page.evaluate(
         "() => { const n = app.graph.nodes.find((n) => n.type === 'LoadSeFiEmbedding');"
         "n.widgets.find((w) => w.type === 'button').callback() }"
@@ -112,7 +150,7 @@ def take(opened: Opened) -> None:
 
 def fill_the_gallery(folder: Path) -> None:
     """Adds some identities with covers, so that there is something to choose from."""
-    tensors = load_file(folder / IDENTITY)
+    tensors = load_file(folder / IDENTITIES[0])
     for subject in split("person", "train")[:6]:
         data = BytesIO()
         drawn = Image.fromarray(render(Picture("face", (subject,)), np.random.default_rng(3)))
@@ -131,14 +169,17 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         packs = [ROOT / "benchmarks/world/comfyui_node"]
         with ComfyServer(Path(folder), packs=packs) as server, sync_playwright() as playwright:
-            face = render(Picture("face", (split("person", "test")[0],)), np.random.default_rng(11))
-            portrait = Image.fromarray(face).resize((320, 320), Image.Resampling.NEAREST)
-            portrait.save(server.folder / "input/example.png")
+            for name, person in zip(PEOPLE, split("person", "test"), strict=False):
+                face = render(Picture("face", (person,)), np.random.default_rng(11))
+                portrait = Image.fromarray(face).resize((320, 320), Image.Resampling.NEAREST)
+                portrait.save(server.folder / "input" / name)
             browser = playwright.chromium.launch(
                 executable_path=shutil.which("chromium"), args=FLAGS
             )
             context = browser.new_context(viewport={"width": 1700, "height": 1300})
-            take(Opened(server, context, vue=False))
+            opened = Opened(server, context, vue=False)
+            for take in (train, apply, look, edit, several, before_a_run, browse):
+                take(opened)
             browser.close()
 
 

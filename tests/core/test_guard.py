@@ -18,7 +18,7 @@ BAD = ("loss", "attention", "gradient", "huge gradient")
 def new_learner(steps, fused=False, scaled=False):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(learner_module, "FUSED_DEVICES", ("cpu",) if fused else ())
-        config = TrainingConfig(steps=steps, generator="direct", learning_rate=RATE, ema=0.0)
+        config = TrainingConfig(steps=steps, learning_rate=RATE, ema=0.0)
         return Learner({"clip_l": torch.linspace(-1, 1, 8)}, config, scaled)
 
 

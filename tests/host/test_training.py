@@ -261,10 +261,11 @@ def test_a_lora_on_the_model_is_trained_with(ask, model):
 
 
 def test_the_training_lowers_the_loss_on_a_fixed_probe(model, clip, vae, picture, output, ask):
-    """Same latents, noise and timesteps before and after: at least a tenth in 120 steps, which are
-    large ones, because a model of random weights hardly heeds a token.
+    """Same latents, noise and timesteps before and after: at least a tenth in 100 steps.
+
+    This model's tokens are twenty times as long as CLIP's, and so are the steps.
     """
-    identity = ask(steps=120, learning_rate=0.1)[0]
+    identity = ask(steps=100, learning_rate=20 * PRESETS["default"].learning_rate)[0]
     with trainable(model, clip.patcher, torch.float32), torch.no_grad():
         encoder = HostTextEncoder(clip, "person")
         generator = torch.Generator().manual_seed(1)
@@ -469,17 +470,18 @@ def test_numbers_that_blow_up_stop_the_training_and_the_last_good_state_is_kept(
     with monkeypatch.context() as patched:
         interrupt_at(patched, 6)
         with pytest.raises(mm.InterruptProcessingException):
-            ask(steps=20)
+            ask(steps=20, preset="paper")
     (so_far,) = output.glob("*.identity_so_far.safetensors")
-    (checkpoint,) = output.glob("*.checkpoint.safetensors")
-    good = {n: x for n, x in load_file(checkpoint).items() if n.startswith("generators.")}
+    good = load_identity(so_far).pairs["clip_l"]
     blow_up(monkeypatch, 7, None)
     with pytest.raises(TrainingError, match="learning_rate: the training blew up near step 20"):
-        ask(steps=20, checkpoint_every=checkpoint_every)  # at step 10 there were 4 in a row
+        ask(
+            steps=20, preset="paper", checkpoint_every=checkpoint_every
+        )  # at step 10 there were 4 in a row
     assert not list(output.glob("finished/*"))
-    assert load_identity(so_far).pairs["clip_l"].isfinite().all()
+    assert torch.equal(load_identity(so_far).pairs["clip_l"], good)
+    (checkpoint,) = output.glob("*.checkpoint.safetensors")
     state = load_file(checkpoint)
-    assert good and all(torch.equal(state[name], pairs) for name, pairs in good.items())
     assert state["guard.in_a_row"] == 14 and state["guard.share"] == 2.0**-14
     assert all(torch.isfinite(value.float()).all() for value in state.values())
 

@@ -1,4 +1,4 @@
-"""One genuine server for all tests, with the seeded checkpoint and a portrait in its folders."""
+"""One genuine server for all tests, with what the example workflows need in its folders."""
 
 import json
 
@@ -7,18 +7,12 @@ import pytest
 from comfy_server import ROOT, ComfyServer
 from furnished import PICTURE, furnish
 from PIL import Image
-from seeded_extras import write_control_net, write_lora
-
-CONTROL_NET = "control_v11p_sd15_canny_fp16.safetensors"  # the workflows' own choices
-LORA = "blindbox_v1_mix.safetensors"
 
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory):
     folder = tmp_path_factory.mktemp("comfyui")
     furnish(folder)
-    write_control_net(folder / "models/controlnet" / CONTROL_NET)
-    write_lora(folder / "models/loras" / LORA)
     with ComfyServer(folder, packs=[ROOT / "tests/server/seeded_families"]) as server:
         yield server
 

@@ -81,6 +81,10 @@ def source(kind):
         clip, _ = source("CLIP")
         text = {"class_type": "CLIPTextEncode", "inputs": {"clip": ["CLIP", 1], "text": "a photo"}}
         return {"CLIP": clip["CLIP"], kind: text}, [kind, 0]
+    if kind == "SEFI_ATTENTION":
+        model, _ = source("MODEL")
+        inputs = {"model": ["MODEL", 0], "stages": 5}
+        return {**model, kind: {"class_type": "SeFiAttentionMap", "inputs": inputs}}, [kind, 1]
     class_type, inputs, slot = SOURCES[kind]
     return {kind: {"class_type": class_type, "inputs": inputs}}, [kind, slot]
 
@@ -129,7 +133,10 @@ CHANGES = {  # how many of an event's arguments are paths
 
 def faults(events, server):
     """Returns what the server should not have done."""
-    writable = [server.folder / name for name in ("output", "temp", "user", "models/sefi")]
+    writable = [
+        server.folder / name
+        for name in ("output", "temp", "user", "models/sefi", "models/embeddings")
+    ]
     readable = [
         server.folder, ROOT, host_folder(), Path(sys.prefix), Path(sys.base_prefix), Path("/proc"),
         Path("/sys"), Path("/etc/mime.types"), Path("/usr"), Path(sys.executable).resolve().parent,
@@ -184,8 +191,10 @@ def test_hostile_values_are_told_in_a_sentence_and_touch_nothing(server, nodes):
     assert len(events) > tried / 10  # the audit does watch
     assert faults(events, server) == []
     made = listing(server.folder) - before
-    allowed = [server.folder / name for name in ("output", "temp", "models/sefi")]
-    assert [p for p in made if not any(folder in p.parents for folder in allowed)] == []
+    allowed = [
+        server.folder / name for name in ("output", "temp", "models/sefi", "models/embeddings")
+    ]
+    assert [p for p in made if not any(folder in (p, *p.parents) for folder in allowed)] == []
     assert not [path for path in made if path.suffix == ".tmp"]
     assert set(Path("/tmp").glob("*escape*")) == tmp and not list(server.folder.rglob("*escape*"))
     assert server.get("system_stats")
