@@ -66,4 +66,5 @@ def mean_of_layers(layers: list[tuple[tuple[int, int], Tensor]]) -> Tensor:
     sums: dict[tuple[int, int], Tensor] = {}
     for side, layer in layers:
         sums[side] = sums[side] + layer if side in sums else layer
-    return sum(resize_maps(layer, *side) for side, layer in sums.items()) / len(layers)
+    resized = [resize_maps(layer, *side) for side, layer in sums.items()]
+    return torch.stack(resized).sum(dim=0) / len(layers)
