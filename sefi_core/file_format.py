@@ -97,7 +97,7 @@ def save_identity(
     )
 
 
-def prefixes(members: Sequence) -> list[str]:
+def prefixes(members: Sequence[object]) -> list[str]:
     """Returns what stands before the encoder in each member's tensor names."""
     return [""] if len(members) == 1 else [f"{n}." for n in range(len(members))]
 

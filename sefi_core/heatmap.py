@@ -83,11 +83,16 @@ class AttentionRecord:
 
     def stages(self) -> Tensor:
         """Returns each stage's mean maps (B, S, L, 32, 32); zeros where nothing was sampled."""
-        return self.sums / self.counts.clamp(min=1.0).view(-1, 1, 1, 1)
+        return self.summed() / self.counts.clamp(min=1.0).view(-1, 1, 1, 1)
 
     def mean(self) -> Tensor:
         """Returns the mean maps over all stages, (B, L, 32, 32)."""
-        return self.sums.sum(dim=1) / self.counts.sum().clamp(min=1.0)
+        return self.summed().sum(dim=1) / self.counts.sum().clamp(min=1.0)
+
+    def summed(self) -> Tensor:
+        """Returns the sums; there must have been a map."""
+        assert self.sums is not None
+        return self.sums
 
 
 def layer_maps(

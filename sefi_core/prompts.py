@@ -63,7 +63,7 @@ def replace_placeholders(text: str, words: Mapping[str, str]) -> str:
     return pattern_of(words).sub(lambda match: words[match[0]], text)
 
 
-def pattern_of(placeholders: Iterable[str]) -> re.Pattern:
+def pattern_of(placeholders: Iterable[str]) -> re.Pattern[str]:
     """Returns what finds every placeholder; of two that begin alike, the longer one."""
     either = "|".join(map(re.escape, sorted(placeholders, key=len, reverse=True)))
     return re.compile(rf"(?<!\w)(?:{either})(?!\w)")

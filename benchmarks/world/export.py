@@ -90,7 +90,7 @@ A toy text-to-image model for tests and demos, made by `python -m benchmarks.wor
 | data | {card["data"]} |
 | begun from | {card["begun_from"] or "random weights"} |
 | steps | {card["steps"]:,} of {card["batch"]} pictures ({card["pictures"]:,} in all, none twice) |
-| optimiser | AdamW 1e-3, flat then cosine; weights averaged (0.999); bf16; captions dropped 10 % |
+| optimiser | AdamW, flat then cosine; weights averaged (0.999); bf16; captions dropped 10 % |
 | loss at the end | {card["loss_at_end"]} (mean squared error of the noise, unweighted) |
 | seed | {card["seed"]} |
 
