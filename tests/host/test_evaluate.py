@@ -200,7 +200,7 @@ def test_insightface_is_asked_as_its_interface_says(face_folder, photos, monkeyp
 
 
 def test_an_unknown_choice_is_refused():
-    with pytest.raises(SettingsError, match=r'^recogniser: "x" is unknown; choose auto, none'):
+    with pytest.raises(SettingsError, match=r'^recogniser: "x" is unknown; choose auto, OpenCV'):
         evaluate(torch.rand(1, 64, 64, 3), torch.rand(1, 64, 64, 3), "V*", recogniser_choice="x")
 
 
