@@ -175,8 +175,8 @@ def identity_from_embedding(tensors: dict[str, Tensor]) -> Identity:
         )
     if not all(vectors.ndim in (1, 2) and vectors.numel() for vectors in named.values()):
         raise IdentityFileError(
-            f"its vectors have shapes {[list(vectors.shape) for vectors in named.values()]}, "
-            "expected [tokens, width]; choose another file."
+            "it looks like a textual-inversion embedding, but its vectors are empty or no list of "
+            "tokens; choose another file."
         )
     return Identity(
         {

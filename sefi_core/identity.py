@@ -74,9 +74,9 @@ class Identity:
                 or 0 in shape
             ):
                 raise MismatchError(
-                    f"identity: the pairs of {name} have shape {list(shape)}, expected [stages, "
-                    "2, tokens, width] with the same stages and tokens for every text encoder; "
-                    "load another or train it again."
+                    f"identity: its numbers for the text encoder {name} are not a K and a V for "
+                    "every stage, with as many stages and tokens as for the other encoders; load "
+                    "another or train it again."
                 )
             if not torch.isfinite(self.pairs[name]).all():
                 raise MismatchError(

@@ -89,8 +89,8 @@ def checked_pictures(image: Tensor, record: AttentionRecord) -> Tensor:
     """Returns as many colour pictures as were sampled, (B, h, w, 3)."""
     if image.ndim != 4 or image.shape[-1] not in (3, 4) or len(image) != len(record.sums):
         raise PictureError(
-            f"image: it has shape {list(image.shape)}, the latent in samples holds "
-            f"{len(record.sums)} picture(s); connect the pictures that were decoded from it."
+            f"image: {len(image)} picture(s) of {image.shape[-1]} colour channels came, the latent "
+            f"in samples holds {len(record.sums)}; connect the pictures that were decoded from it."
         )
     return image[..., :3].float().cpu().clamp(0.0, 1.0)
 

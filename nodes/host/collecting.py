@@ -83,9 +83,9 @@ def honoured(contexts: StagedContext, plain: Tensor, name: str) -> StagedContext
     length = reference.shape[1]
     if len(plain) != 1 or plain.shape[1] < length or plain.shape[2] != reference.shape[2]:
         raise MismatchError(
-            f"{name}: a node after Apply SeFi Conditioning has made its prompt of shape "
-            f"{tuple(reference.shape)} into {tuple(plain.shape)}, where the identity has no place; "
-            "take that node out."
+            f"{name}: a node after Apply SeFi Conditioning has made its prompt of {length} tokens, "
+            f"{reference.shape[2]} numbers each, into {len(plain)} of {plain.shape[1]} tokens, "
+            f"{plain.shape[2]} numbers each, where the identity has no place; take that node out."
         )
     plain = plain.to(reference)
     own, appended = plain.tensor_split([length], dim=1)

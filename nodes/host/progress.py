@@ -21,7 +21,7 @@ from .pictures import as_jpeg
 
 log = logging.getLogger("sefi")
 
-REFRESH_SECONDS = 0.5  # each refresh reads losses back, which waits for the device
+REFRESH_SECONDS = 1.0  # each refresh reads losses back, which waits for the device
 EVENT = "sefi.progress"
 
 
@@ -96,7 +96,7 @@ class Progress:
         self.tell()
 
     def step(self, report: StepReport) -> None:
-        """Shows a step, at most twice a second; raises the host's interrupt if the artist has
+        """Shows a step, at most once a second; raises the host's interrupt if the artist has
         pressed cancel.
         """
         throw_exception_if_processing_interrupted()

@@ -213,8 +213,8 @@ WRONG = {
     "edges deep": (PAIRS, good_metadata(**{"sefi.stage_edges": "[" * 9000}), "edges"),
     "no pairs": ({}, good_metadata(), "no token pairs"),
     "unknown tensor": (PAIRS | {"x": torch.zeros(1)}, good_metadata(), r"does not have \(x\)"),
-    "wrong shape": ({"pairs.clip_l": torch.zeros(5, 3, 1, 8)}, good_metadata(), r"shape \[5, 3, 1"),
-    "no stage": ({"pairs.clip_l": torch.zeros(0, 2, 1, 8)}, good_metadata(), "shape"),
+    "wrong shape": ({"pairs.clip_l": torch.zeros(5, 3, 1, 8)}, good_metadata(), "not a K and a V"),
+    "no stage": ({"pairs.clip_l": torch.zeros(0, 2, 1, 8)}, good_metadata(), "not a K and a V"),
     "integers": (
         {"pairs.clip_l": torch.zeros(5, 2, 1, 8).int()},
         good_metadata(),
@@ -226,8 +226,8 @@ WRONG = {
         "finite",
     ),
     "a model": ({"model.weight": torch.zeros(3)}, {}, "it is no SeFi identity"),
-    "scalar embedding": ({"emb_params": torch.tensor(1.0)}, {}, "vectors have shapes"),
-    "empty embedding": ({"clip_l": torch.zeros(2, 0)}, {}, "vectors have shapes"),
+    "scalar embedding": ({"emb_params": torch.tensor(1.0)}, {}, "empty or no list of tokens"),
+    "empty embedding": ({"clip_l": torch.zeros(2, 0)}, {}, "empty or no list of tokens"),
 }
 
 

@@ -451,7 +451,7 @@ def test_words_act_where_their_things_are():
 @pytest.mark.parametrize(
     ("changes", "kind", "sentence"),
     [
-        ({"image": torch.rand(1, 64, 96, 3)}, PictureError, "image: it has shape"),
+        ({"image": torch.rand(1, 64, 96, 3)}, PictureError, "image: 1 picture"),
         ({"mask": torch.rand(1, 64, 64)}, PictureError, "mask: there are 1 of 64 x 64 pixels"),
         ({"text": f"V*, {LONG}, red hat"}, SettingsError, "text: it is longer than the prompt"),
         ({"prompt_number": 2}, SettingsError, "prompt_number: it is 2"),
