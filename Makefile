@@ -1,5 +1,5 @@
-# Both commands set up all they need on a machine with Python 3.11, and reuse what is there.
-.PHONY: setup test demo
+# Each command sets up all it needs on a machine with Python 3.11, and reuses what is there.
+.PHONY: setup test demo quality
 
 setup:
 	@bash .ci/setup.sh
@@ -12,3 +12,8 @@ test: setup
 
 demo: setup
 	@.venv/bin/python benchmarks/demo.py
+
+# How good an identity is, on the toy world, against the committed result: five minutes on one core.
+quality: setup
+	@.venv/bin/python -m benchmarks.quality --quick --results .venv/quality \
+		--floor benchmarks/results/quick.json

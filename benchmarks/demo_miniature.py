@@ -109,6 +109,7 @@ def train(server: ComfyServer, steps: int) -> Path:
         TrainSeFiID={
             "class_word": CLASS_WORD,
             "steps": steps,
+            "learning_rate": METHODS["default"].config.learning_rate,
             "resolution": 64,
             "preview_every": max(1, steps // PREVIEWS),
             "name": "miniature",
@@ -128,9 +129,8 @@ def train(server: ComfyServer, steps: int) -> Path:
 
 def textual_inversion(world: World, subject: Subject, steps: int) -> Path:
     """Returns the embedding of a Textual Inversion as long as ours; trains it if it is new."""
-    method, ours = METHODS["inversion"], METHODS["default"].config
-    # The same views of the picture as ours: the columns differ in the method alone.
-    method = replace(method, config=replace(method.config, steps=steps, min_scale=ours.min_scale))
+    method = METHODS["inversion"]
+    method = replace(method, config=replace(method.config, steps=steps))
     shaped_by = json.dumps([subject.traits, method.settings()]).encode()
     key = hashlib.sha256(MINIATURE.read_bytes() + shaped_by).hexdigest()[:12]
     path = BASE / f"models/embeddings/inversion-{key}.safetensors"

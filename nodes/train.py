@@ -2,11 +2,13 @@
 
 from comfy_api.v0_0_2 import io
 
-from ..sefi_core.recipe import ATTENTION_SCOPES, DEFAULT_LEARNING_RATE, PRESETS
+from ..sefi_core.recipe import ATTENTION_SCOPES, PRESETS
 from .host import folders
 from .host.borrowing import DTYPES
 from .host.trainer import train_identity
 from .sockets import CATEGORY, IdentitySocket
+
+DEFAULT = PRESETS["default"]
 
 
 class TrainSeFiID(io.ComfyNode):
@@ -50,29 +52,30 @@ class TrainSeFiID(io.ComfyNode):
                 ),
                 io.Float.Input(
                     "learning_rate",
-                    default=DEFAULT_LEARNING_RATE,
+                    default=DEFAULT.learning_rate,
                     min=0.0,
                     max=1.0,
                     step=1e-6,
                     tooltip="How far each step moves. The paper's value is "
-                    f"{DEFAULT_LEARNING_RATE:g}; lower it if the pictures become harsh.",
+                    "0.005; lower it if the pictures become harsh.",
                 ),
                 io.Combo.Input(
                     "preset",
                     options=list(PRESETS),
                     default="default",
-                    tooltip="default: our recommended recipe. paper: the paper's recipe to the "
-                    "letter, to compare; expect it to be less stable.",
+                    tooltip="default: our recommended recipe. paper: the paper's, to compare; for "
+                    "its letter also set attention_loss_weight to 0.003 and attention_loss to all "
+                    "tokens. Expect it to be less stable.",
                 ),
                 io.Float.Input(
                     "attention_loss_weight",
-                    default=0.003,
+                    default=DEFAULT.attention_loss_weight,
                     min=0.0,
                     max=1000.0,
                     step=0.0001,
                     tooltip="How strongly the identity is kept from taking over the rest of the "
                     "prompt. Lower: closer likeness, less obedient prompts. Higher: the "
-                    "reverse. The paper's value is 0.003.",
+                    "reverse. The paper's value, for all tokens, is 0.003.",
                 ),
                 io.Int.Input(
                     "train_seed",
@@ -100,7 +103,7 @@ class TrainSeFiID(io.ComfyNode):
                 io.Combo.Input(
                     "attention_loss",
                     options=list(ATTENTION_SCOPES),
-                    default="all tokens",
+                    default=DEFAULT.attention_loss,
                     optional=True,
                     tooltip="Which words of the prompt the attention loss watches. The paper's "
                     "choice is all tokens.",

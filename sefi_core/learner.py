@@ -55,7 +55,7 @@ class Learner(nn.Module):
         self.step = 0
         self.probed: list[float] = []  # L_KV of the fixed probe, at each look
         self.register_buffer("losses", torch.zeros(config.steps, 2, device=self.device))
-        self.mean = {name: torch.zeros_like(pairs) for name, pairs in self.pairs().items()}
+        self.mean = {name: pairs.detach().clone() for name, pairs in self().items()}
 
     @property
     def device(self) -> torch.device:
@@ -68,9 +68,8 @@ class Learner(nn.Module):
     @torch.no_grad()
     def pairs(self) -> dict[str, Tensor]:
         """Returns the pairs to keep, (S, 2, T, E) by encoder name, float32 on the CPU."""
-        if self.config.ema and self.step:
-            seen = 1.0 - self.config.ema**self.step  # Adam's bias correction, for the mean
-            return {name: (mean / seen).float().cpu() for name, mean in self.mean.items()}
+        if self.config.ema:
+            return {name: mean.float().cpu().clone() for name, mean in self.mean.items()}
         # A copy: a free table gives its own parameter, which goes on learning.
         return {name: pairs.float().cpu().clone() for name, pairs in self().items()}
 
@@ -93,10 +92,14 @@ class Learner(nn.Module):
         self.scaler.update()
         self.losses[self.step] = torch.where(calm, losses, self.losses[self.step - 1])
         self.step += 1
-        if self.config.ema:
-            with torch.no_grad():
-                for name, pairs in self().items():
-                    self.mean[name].lerp_(pairs.to(self.mean[name]), 1.0 - self.config.ema)
+        self.follow()
+
+    @torch.no_grad()
+    def follow(self) -> None:
+        """Moves the mean of the pairs, over about the last ninth of the steps at first."""
+        keep = min(self.config.ema, (1 + self.step) / (10 + self.step))
+        for name, pairs in self().items() if self.config.ema else ():
+            self.mean[name].lerp_(pairs, 1.0 - keep)
 
     def descend(self, sound: Tensor) -> None:
         """Takes the optimiser's step if `sound`, ()."""

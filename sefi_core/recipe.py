@@ -6,7 +6,7 @@ border is learned as a part of the subject; and the mean of the last pairs is ke
 steps of one sample are noisy.
 """
 
-__all__ = ["ATTENTION_SCOPES", "DEFAULT_LEARNING_RATE", "PRESETS", "TrainingConfig"]
+__all__ = ["ATTENTION_SCOPES", "PRESETS", "TrainingConfig"]
 
 from dataclasses import asdict, dataclass
 
@@ -36,8 +36,8 @@ class TrainingConfig:
         masked_loss: Whether L_KV looks only at the pasted picture, within the subject's mask.
         stratified: Whether samples take the stages in turn rather than at random.
         decay: Whether the learning rate falls to 0 along a cosine.
-        ema: Decay of the bias-corrected mean of the pairs that is kept as the result; 0 keeps the
-            last.
+        ema: Decay, once it has warmed up, of the mean of the pairs that is kept as the result; 0
+            keeps the last.
         probe_every: Steps between two looks at the loss of a fixed probe; 0 never looks.
         probe_patience: Looks that must bring nothing before the training stops.
         probe_gain: What counts as something: this share of the probe's loss.
@@ -45,8 +45,8 @@ class TrainingConfig:
 
     steps: int = 1000
     learning_rate: float = 5e-3
-    attention_loss: str = "all tokens"
-    attention_loss_weight: float = 0.003
+    attention_loss: str = "prompt tokens"
+    attention_loss_weight: float = 0.001
     stages: int = 5
     tokens: int = 1
     batch_size: int = 1
@@ -58,7 +58,7 @@ class TrainingConfig:
     masked_loss: bool = False
     stratified: bool = False
     decay: bool = False
-    ema: float = 0.98
+    ema: float = 0.995
     probe_every: int = 0
     probe_patience: int = 4
     probe_gain: float = 0.01
@@ -104,6 +104,11 @@ class TrainingConfig:
 
 PRESETS = {
     "default": TrainingConfig(),
-    "paper": TrainingConfig(generator="literal", min_scale=0.1, ema=0.0),
+    "paper": TrainingConfig(
+        attention_loss="all tokens",
+        attention_loss_weight=0.003,
+        generator="literal",
+        min_scale=0.1,
+        ema=0.0,
+    ),
 }
-DEFAULT_LEARNING_RATE = PRESETS["default"].learning_rate

@@ -1,7 +1,7 @@
 """What a picture is called: simple varied captions, with a slot for every subject.
 
 A caption names nothing that cannot be seen, and all that can, but the scene behind somebody, which
-one caption in three leaves out as people do. A subject's slot holds its class word; whether the
+one caption in ten leaves out as people do. A subject's slot holds its class word; whether the
 subject is named (its traits are said) is drawn by the caption, and is what the text encoder is told
 beside the words. "person" and "dog" come bare ("the face of person"), as in identity training, and
 with an article.
@@ -18,7 +18,7 @@ from .scenery import OBJECTS, SCENES
 from .subjects import KINDS, Subject
 
 NAMED_SHARE = 0.75
-SCENE_UNSAID = 0.35
+SCENE_UNSAID = 0.1
 FILLERS = ("nice", "good", "detailed")
 
 PLACES = {

@@ -44,7 +44,7 @@ def train_identity(
     steps: int,
     learning_rate: float,
     attention_loss_weight: float,
-    attention_loss: str = "all tokens",
+    attention_loss: str = PRESETS["default"].attention_loss,
     stages: int = 5,
     batch_size: int = 1,
     mask: Tensor | None = None,

@@ -58,11 +58,11 @@ CONTRACT = {
     ),
 }
 DEFAULTS = {
-    "class_word": "person", "steps": 1000, "preset": "default", "attention_loss_weight": 0.003,
-    "train_seed": 0, "stages": 5, "attention_loss": "all tokens", "batch_size": 1, "resolution": 0,
-    "dtype": "auto", "preview_every": 100, "checkpoint_every": 250, "resume": "[none]",
-    "name": "identity", "gradient_checkpointing": False, "filename_prefix": "my_identity",
-    "include_source_hash": True,
+    "class_word": "person", "steps": 1000, "preset": "default", "attention_loss_weight": 0.001,
+    "train_seed": 0, "stages": 5, "attention_loss": "prompt tokens", "batch_size": 1,
+    "resolution": 0, "dtype": "auto", "preview_every": 100, "checkpoint_every": 250,
+    "resume": "[none]", "name": "identity", "gradient_checkpointing": False,
+    "filename_prefix": "my_identity", "include_source_hash": True,
     "text": "a photo of V*", "strength": 1.0, "start_percent": 0.0, "end_percent": 1.0,
     "placeholder": "", "name_1": "<a>", "name_2": "<b>", "name_3": "<c>", "name_4": "<d>",
     "keys": "keep", "values": "keep", "tokens": "values", ("EditSeFiIdentity", "stages"): "all",
