@@ -133,7 +133,7 @@ def judge_restart(
     inputs = server.get("object_info/TrainSeFiID")["TrainSeFiID"]["input"]["optional"]
     offered = [file for file in inputs["resume"][1]["options"] if file.startswith(f"{name}_")]
     done = max((done_of(server, file) for file in offered), default=0)
-    row.lost += done < at
+    row.lost += done < at - 1  # the step whose checkpoint was being written may be gone
     for path in server.folder.rglob("*.tmp"):
         os.utime(path, (0, 0))  # an hour and more goes by
     graph = changed(training(1, name), TrainSeFiID={"resume": offered[0]} if offered else {})
