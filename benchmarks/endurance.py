@@ -8,19 +8,14 @@ first tenth does not count. The table goes to docs/reliability.md.
 __all__ = ["Sample", "endure"]
 
 import argparse
-import json
 import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import psutil
-from PIL import Image
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.append(str(ROOT / "tests"))
-from comfy_server import ComfyServer, Graph, changed, node_of  # noqa: E402
+from .faults_server import PACKS, ComfyServer, Graph, furnish, training
 
 MAX_BYTES, MAX_FILES = 50e6, 4  # of growth
 
@@ -35,18 +30,8 @@ class Sample:
 
 
 def graph_of(seed: int) -> Graph:
-    """Returns the workflow train_and_apply on the miniature, small."""
-    graph = json.loads((ROOT / "workflows/api/train_and_apply.json").read_text())
-    graph[node_of(graph, "CheckpointLoaderSimple")].update(
-        class_type="LoadMiniatureWorld", inputs={"checkpoint": "miniature.safetensors"}
-    )
-    return changed(
-        graph,
-        LoadImage={"image": "face.png"},
-        TrainSeFiID={"steps": 8, "resolution": 64, "preview_every": 4, "train_seed": seed},
-        EmptyLatentImage={"width": 128, "height": 128},
-        KSampler={"steps": 2, "seed": seed},
-    )
+    """Returns a small training of the miniature with two previews, and a picture with it."""
+    return training(seed, "endured", steps=8, preview_every=4, checkpoint_every=250)
 
 
 def endure(server: ComfyServer, cycles: int) -> list[Sample]:
@@ -55,8 +40,7 @@ def endure(server: ComfyServer, cycles: int) -> list[Sample]:
     Raises:
         RuntimeError: A run did not end as it should.
     """
-    pixels = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(server.folder / "input/face.png")
+    furnish(server.folder)
     process, samples = psutil.Process(server.process.pid), []
     for cycle in range(cycles):
         run = server.run(graph_of(2 * cycle))
@@ -80,8 +64,7 @@ def main() -> None:
     parser.add_argument("--cycles", type=int, default=200)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        packs = [ROOT / "benchmarks/world/comfyui_node"]
-        with ComfyServer(Path(folder), packs=packs) as server:
+        with ComfyServer(Path(folder), PACKS) as server:
             samples = endure(server, options.cycles)
     warm = samples[len(samples) // 10 :]
     print("| after cycle | memory, MB | open files |\n| ---: | ---: | ---: |")

@@ -10,7 +10,7 @@ and disk, at random places. After each, nothing may be
 The table goes to docs/reliability.md. Linux; disk faults need root for a file system of their own.
 """
 
-__all__ = ["FAULTS", "Bench", "Row"]
+__all__ = ["FAULTS", "Bench", "Row", "options", "print_table"]
 
 import argparse
 import contextlib
@@ -428,28 +428,41 @@ FAULTS: dict[str, tuple[Callable[[Bench, int, Random], Row], int]] = {
 }  # fmt: skip
 
 
+def options(about: str) -> argparse.Namespace:
+    """Reads the command line of a bench of faults."""
+    parser = argparse.ArgumentParser(description=about)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--share", type=float, default=1.0, help="of the usual number of times")
+    parser.add_argument("--only", default="", help="the faults whose names hold this")
+    return parser.parse_args()
+
+
+def print_table(
+    faults: dict[str, tuple[Callable[..., Row], int]], place: object, given: argparse.Namespace
+) -> int:
+    """Goes through the faults that are asked for, each in `place`, and prints a line of each;
+    returns how much was not as it should be.
+    """
+    random, bad = Random(given.seed), 0
+    print("| fault | times | lost | leaked | wrong |\n| --- | ---: | ---: | ---: | ---: |")
+    for name, (fault, times) in faults.items():
+        if given.only in name:
+            row = fault(place, max(1, round(times * given.share)), random)
+            bad += row.lost + row.leaked + row.wrong
+            print(f"| {name} | {row.tried} | {row.lost} | {row.leaked} | {row.wrong} |", flush=True)
+    return bad
+
+
 def main() -> None:
     """Reads the command line, goes through the faults and prints the table."""
     from .pack import ensure_pack
 
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--share", type=float, default=1.0, help="of the usual number of times")
-    parser.add_argument("--only", default="", help="the faults whose names hold this")
-    options = parser.parse_args()
+    given = options(__doc__)
     ensure_pack()
     sys.path.append(str(ROOT / "tests"))
     torch.set_num_threads(1)
-    random, bad = Random(options.seed), 0
-    print("| fault | times | lost | leaked | wrong |\n| --- | ---: | ---: | ---: | ---: |")
     with tempfile.TemporaryDirectory() as folder, silent():
-        bench = Bench(Path(folder))
-        for name, (fault, times) in FAULTS.items():
-            if options.only not in name:
-                continue
-            row = fault(bench, max(1, round(times * options.share)), random)
-            bad += row.lost + row.leaked + row.wrong
-            print(f"| {name} | {row.tried} | {row.lost} | {row.leaked} | {row.wrong} |", flush=True)
+        bad = print_table(FAULTS, Bench(Path(folder)), given)
     sys.exit(bad > 0)
 
 

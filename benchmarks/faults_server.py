@@ -8,9 +8,8 @@ bit for bit, with what the same prompt gives on a server that does nothing else.
 docs/reliability.md. On the miniature world; a restart takes as long as the host takes to start.
 """
 
-__all__ = ["FAULTS", "Row"]
+__all__ = ["PACKS", "furnish", "training"]
 
-import argparse
 import json
 import os
 import sys
@@ -26,7 +25,7 @@ import numpy as np
 from PIL import Image
 from safetensors.numpy import load_file
 
-from .faults import ROOT, Row
+from .faults import ROOT, Row, options, print_table
 
 sys.path.append(str(ROOT / "tests"))
 from comfy_server import ComfyServer, Event, Graph, changed, node_of
@@ -97,6 +96,7 @@ def fresh(server: ComfyServer, graph: Graph, name: str) -> list[bytes]:
 
 def restarted(folder: Path, times: int, random: Random) -> Row:
     """Kills the server at a random step of a training; the next server resumes it."""
+    folder = folder / "restart"
     furnish(folder)
     row = Row()
     with ComfyServer(folder, PACKS) as server:
@@ -149,13 +149,14 @@ def done_of(server: ComfyServer, checkpoint: str) -> int:
 
 def crowded(folder: Path, times: int, random: Random) -> Row:
     """Two clients queue `times` prompts in all, in an order of their own."""
+    folder = folder / "clients"
     furnish(folder)
     row = Row()
     with ComfyServer(folder, PACKS) as server:
         expected = [fresh(server, graph_of(kind, "alone"), "alone") for kind in range(KINDS)]
         for path in (server.folder / "output/sefi").rglob("*.safetensors"):
             path.unlink()
-        orders = [[number % KINDS for number in range(times // 2)] for _ in range(2)]
+        orders = [[number % KINDS for number in range(max(1, times // 2))] for _ in range(2)]
         clients = []
         for client, order in enumerate(orders):
             random.shuffle(order)
@@ -202,19 +203,9 @@ FAULTS: dict[str, tuple[Callable[[Path, int, Random], Row], int]] = {
 
 def main() -> None:
     """Reads the command line, goes through the faults and prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--share", type=float, default=1.0, help="of the usual number of times")
-    parser.add_argument("--only", default="", help="the faults whose names hold this")
-    options = parser.parse_args()
-    random, bad = Random(options.seed), 0
-    print("| fault | times | lost | leaked | wrong |\n| --- | ---: | ---: | ---: | ---: |")
-    for name, (fault, times) in FAULTS.items():
-        if options.only in name:
-            with tempfile.TemporaryDirectory() as folder:
-                row = fault(Path(folder), max(2, round(times * options.share)), random)
-            bad += row.lost + row.leaked + row.wrong
-            print(f"| {name} | {row.tried} | {row.lost} | {row.leaked} | {row.wrong} |", flush=True)
+    given = options(__doc__)
+    with tempfile.TemporaryDirectory() as folder:
+        bad = print_table(FAULTS, Path(folder), given)
     sys.exit(bad > 0)
 
 

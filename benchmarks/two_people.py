@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .methods import CLASS_WORD, METHODS, World, learn_tokens, restored, value_and_key_weights
+from .methods import CLASS_WORD, METHODS, World, learn_tokens
 from .pack import ensure_pack
 from .quality import KIND, sampled
 from .report import RESULTS, STRIPS, save_strip
@@ -99,8 +99,7 @@ def rows(world: World, couple: Couple, seeds: int) -> dict[str, Tensor]:
     }
     for name in LEARNED:
         method = METHODS[name]
-        with restored(value_and_key_weights(world.model)):
-            learned = [learn_tokens(world, [method], subject)[method] for subject in couple]
+        learned = [learn_tokens(world, [method], subject)[method] for subject in couple]
         both = combine(learned, NAMES)
         found[method.label] = pictures(
             lambda text, both=both: apply_identity(

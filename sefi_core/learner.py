@@ -92,13 +92,14 @@ class Learner(nn.Module):
         self.scaler.update()
         self.losses[self.step] = torch.where(calm, losses, self.losses[self.step - 1])
         self.step += 1
-        self.follow()
+        if self.config.ema:
+            self.follow()
 
     @torch.no_grad()
     def follow(self) -> None:
         """Moves the mean of the pairs, over about the last ninth of the steps at first."""
         keep = min(self.config.ema, (1 + self.step) / (10 + self.step))
-        for name, pairs in self().items() if self.config.ema else ():
+        for name, pairs in self().items():
             self.mean[name].lerp_(pairs, 1.0 - keep)
 
     def descend(self, sound: Tensor) -> None:

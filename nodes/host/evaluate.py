@@ -82,8 +82,8 @@ def as_colour(field: str, image: Tensor) -> Tensor:
     """Returns an IMAGE as (n, h, w, 3) on the CPU; raises PictureError unless it is one."""
     if image.ndim != 4 or image.shape[-1] not in (3, 4) or not torch.isfinite(image).all():
         raise PictureError(
-            f"{field}: its pictures have {image.shape[-1]} colour channels, or pixels that are not "
-            "finite; connect pictures in colour."
+            f"{field}: its pictures are not in colour, or some of their pixels are not finite "
+            "numbers; connect pictures in colour, with 3 channels, or 4 with alpha."
         )
     return image[..., :3].float().cpu().clamp(0.0, 1.0)
 

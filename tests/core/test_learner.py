@@ -10,9 +10,9 @@ from sefi_pack.sefi_core.recipe import TrainingConfig
 WORD = torch.linspace(-1, 1, 8)
 
 
-def walk(steps, ema, rate=1e-2):
+def walk(steps, ema):
     """Goes down a slope; returns the learner and its pairs after every step, the start first."""
-    learner = Learner({"clip_l": WORD}, TrainingConfig(steps=steps, learning_rate=rate, ema=ema))
+    learner = Learner({"clip_l": WORD}, TrainingConfig(steps=steps, learning_rate=1e-2, ema=ema))
     walked = [learner()["clip_l"].detach().clone()]
     for _ in range(steps):
         loss = learner()["clip_l"].sum()
