@@ -27,7 +27,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from demo_run import BASE, OUT, ROOT, download, fetched, keep, queue, say, workflow
-from comfy_server import ComfyServer, Graph, changed, host_folder, link, node_of
+from comfy_server import ComfyServer, Graph, changed, host_folder, link, node_of, with_miniature
 
 sys.path.append(str(ROOT))  # `ensure_pack` takes it off again
 from benchmarks.methods import METHODS, World, learn_tokens
@@ -95,10 +95,7 @@ def miniature_demo(steps: int | None) -> str:
 
 def in_miniature(name: str, **inputs: dict[str, Any]) -> Graph:
     """Returns an example workflow on the miniature, with other inputs for its nodes."""
-    graph = workflow(name)
-    loader = graph[node_of(graph, "CheckpointLoaderSimple")]
-    loader.update(class_type="LoadMiniatureWorld", inputs={"checkpoint": MINIATURE.name})
-    return changed(graph, **inputs)
+    return changed(with_miniature(workflow(name)), **inputs)
 
 
 def train(server: ComfyServer, steps: int) -> Path:

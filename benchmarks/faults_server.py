@@ -1,7 +1,7 @@
 """What can go wrong with a whole server, done on purpose: `python -m benchmarks.faults_server`.
 
-    restart   a server is killed in the middle of a training and started again in its folder
-    clients   two clients queue trainings, applied identities and plain prompts into each other
+A server is killed in the middle of a training and started again in its folder; two clients queue
+trainings, applied identities and plain prompts into each other.
 
 Counted as in benchmarks/faults.py: lost, leaked, wrong. Every picture and identity is compared,
 bit for bit, with what the same prompt gives on a server that does nothing else. The table goes to
@@ -28,7 +28,7 @@ from safetensors.numpy import load_file
 from .faults import ROOT, Row, options, print_table
 
 sys.path.append(str(ROOT / "tests"))
-from comfy_server import ComfyServer, Event, Graph, changed, node_of
+from comfy_server import ComfyServer, Event, Graph, changed, node_of, with_miniature
 
 PACKS = (ROOT / "benchmarks/world/comfyui_node",)
 STEPS = 12
@@ -46,11 +46,8 @@ def furnish(folder: Path) -> None:
 def training(seed: int, name: str, **settings: object) -> Graph:
     """Returns a training of the miniature, its identity saved as `name`, and a picture with it."""
     graph = json.loads((ROOT / "workflows/api/train_and_apply.json").read_text())
-    graph[node_of(graph, "CheckpointLoaderSimple")].update(
-        class_type="LoadMiniatureWorld", inputs={"checkpoint": "miniature.safetensors"}
-    )
     return changed(
-        graph,
+        with_miniature(graph),
         LoadImage={"image": "face.png"},
         TrainSeFiID={**SHORT, "train_seed": seed, "name": name, **settings},
         SaveSeFiEmbedding={"filename_prefix": name},

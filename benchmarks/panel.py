@@ -18,7 +18,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path += [str(ROOT / "tests"), str(ROOT / "tests/browser")]
-from comfy_server import ComfyServer, Graph, changed, node_of  # noqa: E402
+from comfy_server import ComfyServer, Graph, changed, with_miniature  # noqa: E402
 from furnished import furnish  # noqa: E402
 from opened import FLAGS, Opened, on_the_miniature  # noqa: E402
 from playwright.sync_api import sync_playwright  # noqa: E402
@@ -41,9 +41,7 @@ def seconds(server: ComfyServer, graph: Graph, seed: int) -> float:
 
 def training(steps: int) -> Graph:
     """Returns the training alone, on the miniature world."""
-    graph = json.loads((ROOT / f"workflows/api/{WORKFLOW}.json").read_text())
-    loader = graph[node_of(graph, "CheckpointLoaderSimple")]
-    loader.update(class_type="LoadMiniatureWorld", inputs={"checkpoint": "miniature.safetensors"})
+    graph = with_miniature(json.loads((ROOT / f"workflows/api/{WORKFLOW}.json").read_text()))
     kept = {"LoadMiniatureWorld", "LoadImage", "TrainSeFiID"}
     graph = {number: node for number, node in graph.items() if node["class_type"] in kept}
     settings = {"steps": steps, "resolution": 64, "preview_every": 0, "checkpoint_every": 0}

@@ -23,13 +23,13 @@ from pathlib import Path
 
 import torch
 
-from .speed_peers import Missing, diffusers_inversion, floor, literal, train_lora
+from .speed_peers import Missing, diffusers_inversion, floor, literal, loaded, train_lora
 from .speed_report import RESULTS, write_report
 from .speed_scene import Scene, ours, ours_together, sampling
 
 Contestant = Callable[[Scene, int], list[float]]
 TOGETHER = (2, 4, 8)
-CHILD_STEPS = 2
+CHILD_STEPS = 1
 
 # By part: the contestant above the line and the one below it.
 PARTS: dict[str, tuple[Contestant, Contestant]] = {
@@ -43,6 +43,7 @@ PARTS: dict[str, tuple[Contestant, Contestant]] = {
     **{f"together {n}": (partial(ours_together, count=n), ours) for n in TOGETHER},
 }
 MEMORY: dict[str, Contestant] = {
+    "loaded": loaded,
     "floor": floor,
     "ours": ours,
     "checkpointed": PARTS["checkpointing"][0],

@@ -11,9 +11,10 @@ of each step; one before them warms up.
 """
 # ruff: noqa: E402 - the pack and the host can be imported after `ensure_pack` only
 
-__all__ = ["Missing", "diffusers_inversion", "floor", "literal", "train_lora"]
+__all__ = ["Missing", "diffusers_inversion", "floor", "literal", "loaded", "train_lora"]
 
 import functools
+import sys
 import time
 from collections.abc import Callable
 from itertools import pairwise
@@ -24,6 +25,9 @@ from torch.nn import functional as F
 
 from .pack import ensure_pack
 
+# A torchaudio that was built for another torch ends transformers' imports; one that is not there
+# does not. It has to be gone before the host asks.
+sys.modules.setdefault("torchaudio", None)  # type: ignore[arg-type]
 ensure_pack()
 import comfy.utils
 from comfy.ldm.modules.attention import attention_pytorch
@@ -54,6 +58,12 @@ def floor(scene: Scene, steps: int) -> list[float]:
             context.grad = None
 
         return clocked(step, steps)
+
+
+def loaded(scene: Scene, steps: int) -> list[float]:
+    """The models and views alone, for their memory."""
+    with scene.training():
+        return []
 
 
 def backbone_context(scene: Scene) -> Tensor:

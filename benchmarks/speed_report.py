@@ -40,8 +40,10 @@ def lines(records: Records) -> list[tuple[str, str, str, float, str, str, float]
         beside = ""
         if part == "memory":
             peaks = {name: f"{count / 2**30:.2f}" for name, count in record["bytes"].items()}
-            beside = " / ".join((peaks["ours"], peaks["floor"])) + " GiB"
-            text = " / ".join((peaks["checkpointed"], peaks["ours"])) + " GiB"
+            beside, text = (
+                f"{peaks[above]} / {peaks[below]} GiB, {peaks['loaded']} before the first step"
+                for above, below in (("ours", "floor"), ("checkpointed", "ours"))
+            )
             ratio = record["checkpointed ratio"]
             found.append((order, (size, CHECKPOINTED[0], batch, ratio, text, *CHECKPOINTED[1:])))
         else:

@@ -17,6 +17,7 @@ __all__ = [
     "host_folder",
     "link",
     "node_of",
+    "with_miniature",
 ]
 
 import copy
@@ -120,6 +121,14 @@ def changed(graph: Graph, **inputs: dict[str, Any]) -> Graph:
     graph = copy.deepcopy(graph)
     for class_type, values in inputs.items():
         graph[node_of(graph, class_type)]["inputs"] |= values
+    return graph
+
+
+def with_miniature(graph: Graph) -> Graph:
+    """Returns a copy of a graph in which the miniature world stands in for its checkpoint."""
+    graph = copy.deepcopy(graph)
+    loader = graph[node_of(graph, "CheckpointLoaderSimple")]
+    loader.update(class_type="LoadMiniatureWorld", inputs={"checkpoint": "miniature.safetensors"})
     return graph
 
 

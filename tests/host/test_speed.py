@@ -37,7 +37,7 @@ def missing():
 
 def test_targets_are_met_on_the_right_side(tmp_path):
     timed = {"above": [2.0], "below": [1.0], "range": [2.0, 2.0]}
-    peaks = {"floor": 2**30, "ours": 2 * 2**30, "checkpointed": 2**30}
+    peaks = {"loaded": 2**29, "floor": 2**30, "ours": 2 * 2**30, "checkpointed": 2**30}
     records = {
         "sd15 | floor | 5": {**timed, "ratio": 1.12},
         "sd15 | floor | 1": {**timed, "ratio": 1.12},

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from comfy_server import ROOT, changed, node_of
+from comfy_server import ROOT, changed, node_of, with_miniature
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -18,12 +18,10 @@ def server(miniature_server):
     return miniature_server
 
 
-def test_train_save_apply_and_sample_on_the_miniature(server):
+def test_train_save_apply_and_sample_with_miniature(server):
     graph = json.loads((ROOT / "workflows/api/train_and_apply.json").read_text())
-    loader = graph[node_of(graph, "CheckpointLoaderSimple")]
-    loader.update(class_type="LoadMiniatureWorld", inputs={"checkpoint": MINIATURE.name})
     graph = changed(
-        graph,
+        with_miniature(graph),
         LoadImage={"image": PICTURE},
         TrainSeFiID={"steps": 2, "resolution": 64, "preview_every": 2},
         EmptyLatentImage={"width": 128, "height": 128},
