@@ -39,7 +39,7 @@ from sefi_pack.sefi_core.file_format import load_identity
 
 PACK = ROOT / "benchmarks/world/comfyui_node"
 CLASS_WORD, PICTURE = "person", "reference.png"
-STEPS, PREVIEWS = 400, 4
+STEPS, PREVIEWS = METHODS["default"].config.steps, 4
 SIDE = 128  # of Empty Latent Image: 64 x 64 pictures, because a latent here is 4 pixels wide
 BATCH = 2  # pictures of a prompt; the sheet shows the first
 SAMPLING = {"steps": 20, "cfg": 5.0}
