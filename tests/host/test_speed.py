@@ -3,7 +3,8 @@
 import json
 
 import pytest
-from sefi_pack.benchmarks import speed
+import torch
+from sefi_pack.benchmarks import speed, speed_profile
 
 SHORT = ["--size", "small", "--rounds", "1", "--steps", "1"]
 
@@ -54,3 +55,29 @@ def test_targets_are_met_on_the_right_side(tmp_path):
         ("peak memory: step / bare forwa", "1"): "**no**",
         ("peak memory: with / without ch", "1"): "yes",
     }
+
+
+def test_a_record_says_what_kind_of_operations_a_step_has():
+    def contestant(scene, steps):
+        for _ in range(steps):
+            torch.randn(300, 300) @ torch.randn(300, 300)
+        return []
+
+    spent = speed_profile.of_one_step(contestant, None)
+    assert spent["products of matrices"] > 0
+    assert spent["convolutions"] == spent["resizes"] == 0
+
+
+@pytest.mark.parametrize(
+    ("operation", "kind"),
+    [
+        ("aten::mkldnn_convolution", "convolutions"),
+        ("aten::_scaled_dot_product_flash_attention_for_cpu", "attention"),
+        ("aten::addmm", "products of matrices"),
+        ("aten::native_layer_norm", "norms"),
+        ("aten::copy_", "copies and views"),
+        ("aten::embedding", speed_profile.OTHER),
+    ],
+)
+def test_operations_are_told_by_their_names(operation, kind):
+    assert speed_profile.kind_of(operation) == kind
