@@ -30,7 +30,7 @@ def test_it_fills_survives_a_reload_and_keeps_what_is_there(opened, server, mini
     opened.set_widgets("SaveSeFiEmbedding", filename_prefix=f"kept_{name}")
     assert "while it trains" in opened.panel()
     opened.run()
-    opened.wait_for_panel("preview at step")
+    opened.wait_for_panel("preview at step 5")
     assert "left" in opened.panel() and f"/ {total}" in opened.panel()
     for image in ("reference", "preview"):
         opened.page.wait_for_function(

@@ -18,7 +18,7 @@ def server(miniature_server):
     return miniature_server
 
 
-def test_train_save_apply_and_sample_with_miniature(server):
+def test_train_save_apply_and_sample_on_the_miniature(server):
     graph = json.loads((ROOT / "workflows/api/train_and_apply.json").read_text())
     graph = changed(
         with_miniature(graph),
