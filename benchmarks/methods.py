@@ -237,7 +237,7 @@ def train_lora(world: World, method: Method, subject: Subject) -> ModelPatcher:
 
 
 STEPS = PRESETS["default"].steps  # of every row
-SHORTER = (50, 100, 200, 400)
+SHORTER, LONGER = (50, 100, 200, 400), (2000, 3000)
 # The numbers of the miniature's tokens are about 0.2 in size, those of CLIP-L's 0.014: a rate that
 # moves them as 5e-3 moves CLIP's is 14 times as large. A little more than half of that is best.
 TOKEN_RATE = 4e-2
@@ -312,7 +312,7 @@ ABLATIONS: dict[str, tuple[Method, ...]] = {
     "smallest view": tuple(
         variant(f"scale-{x:g}", f"{x:g}", min_scale=x) for x in (0.1, 0.3, 0.5, 0.8)
     ),
-    "steps": tuple(variant(f"steps-{n}", f"{n} steps", steps=n) for n in SHORTER),
+    "steps": tuple(variant(f"steps-{n}", f"{n} steps", steps=n) for n in SHORTER + LONGER),
     "steps of Textual Inversion": tuple(
         Method(f"inversion-{n}", f"{n} steps", "tokens", replace(PLAIN, stages=1, steps=n), True)
         for n in SHORTER
@@ -328,6 +328,7 @@ ABLATIONS: dict[str, tuple[Method, ...]] = {
         variant("last", "last pairs kept", ema=0.0),
         variant("ema", "mean of the pairs, 0.98", ema=0.98),
     ),
+    "training seed": (variant("seed-1", "another seed", seed=1),),
 }
 METHODS = {m.name: m for m in (*MAIN, *(m for group in ABLATIONS.values() for m in group))}
 QUICK = ("name", "class", "inversion", "default")
