@@ -50,7 +50,7 @@ from sefi_pack.nodes.host.text import HostTextEncoder
 from sefi_pack.sefi_core.identity import Identity
 from sefi_pack.sefi_core.learner import Learner
 from sefi_pack.sefi_core.prompts import training_prompt
-from sefi_pack.sefi_core.recipe import PRESETS, TrainingConfig
+from sefi_pack.sefi_core.recipe import PRESETS, RACE, TrainingConfig
 from sefi_pack.sefi_core.training import LatentPool, train
 
 CLASS_WORD, PLACEHOLDER, RESOLUTION = "person", "V*", 64
@@ -85,6 +85,8 @@ class Method:
         if self.kind in ("name", "class"):
             return {"kind": self.kind}
         found = {"kind": self.kind, **asdict(self.config), "tied": self.tied}
+        if self.config.starts == 1:
+            found = {name: value for name, value in found.items() if name not in RACE}
         found |= {"weight_rate": self.weight_rate} if self.weight_rate else {}
         return found | {"applied": dict(self.applied)} if self.applied else found
 
@@ -243,17 +245,18 @@ SHORTER, LONGER = (50, 100, 200, 400), (2000, 3000)
 TOKEN_RATE = 4e-2
 DEFAULT = replace(PRESETS["default"], learning_rate=TOKEN_RATE)
 PAPER = PRESETS["paper"]
-PLAIN = replace(DEFAULT, attention_loss="off")
+ALONE = replace(DEFAULT, starts=1)  # every other row is made from it
+PLAIN = replace(ALONE, attention_loss="off")
 
 
 def variant(name: str, label: str, tied: bool = False, **changes: object) -> Method:
-    """Returns the row "default" with other settings."""
-    return Method(name, label, config=replace(DEFAULT, **changes), tied=tied)
+    """Returns the row "default" without its race and with other settings."""
+    return Method(name, label, config=replace(ALONE, **changes), tied=tied)
 
 
 def edited(name: str, label: str, **applied: float) -> Method:
-    """Returns the row "default" with other inputs of Apply."""
-    return Method(name, label, config=DEFAULT, applied=tuple(applied.items()))
+    """Returns the row "default" without its race and with other inputs of Apply."""
+    return Method(name, label, config=ALONE, applied=tuple(applied.items()))
 
 
 MAIN: tuple[Method, ...] = (
@@ -262,8 +265,9 @@ MAIN: tuple[Method, ...] = (
     Method("inversion", "Textual Inversion", config=replace(PLAIN, stages=1), tied=True),
     Method("prospect", "ProSpect-style", config=PLAIN, tied=True),
     Method("custom", "Custom-Diffusion-style", "weights", replace(PLAIN, stages=1), True, 1e-4),
-    Method("lora", "LoRA, rank 8", "lora", replace(DEFAULT, learning_rate=3e-3)),
+    Method("lora", "LoRA, rank 8", "lora", replace(ALONE, learning_rate=3e-3)),
     Method("paper", "SeFi `paper`", config=PAPER),
+    Method("alone", "SeFi `default`, no race", config=ALONE),
     Method("default", "SeFi `default`", config=DEFAULT),
 )
 ABLATIONS: dict[str, tuple[Method, ...]] = {

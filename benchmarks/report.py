@@ -31,7 +31,8 @@ RESULTS = Path(__file__).with_name("results")
 STRIPS = Path(__file__).resolve().parent.parent / "demo/quality"  # pictures of every row
 DRAWS = 10_000
 SHEET = ("name", "inversion", "prospect", "custom", "lora", "paper", "default")
-BASE = "default"  # the row that ablations change, and that others are compared with
+BASE = "default"  # the row that others are compared with
+CHANGED = "alone"  # the row that ablations change
 COLUMNS = ("ID(P)", "ID", "Prompt", "Detect", "ID(F)", "Detect(F)", "Layout")
 
 Record = dict[str, object]
@@ -102,7 +103,7 @@ class Table:
         gained = self.values(method, "ID(P)", shared) - self.values(other, "ID(P)", shared)
         return f"{gained.mean():+.3f}{bracket(gained, '+.3f')}"
 
-    def line(self, method: Method) -> str:
+    def line(self, method: Method, base: str) -> str:
         """Returns a row in Markdown."""
         label = METHODS[method.name].label
         if method.name not in self.by_method:
@@ -112,14 +113,15 @@ class Table:
         seconds = f"{np.median(self.values(method.name, 'seconds')):.0f}"
         count = str(len(self.by_method[method.name]))
         return " | ".join(
-            [f"| {label}", *cells, self.difference(method.name, BASE), seconds, count + " |"]
+            [f"| {label}", *cells, self.difference(method.name, base), seconds, count + " |"]
         )
 
-    def text(self, methods: tuple[Method, ...]) -> str:
-        """Returns rows in Markdown under their heading."""
-        heading = ["row", *COLUMNS, "ID(P) against ours", "s", "n"]
+    def text(self, methods: tuple[Method, ...], base: str = BASE) -> str:
+        """Returns rows in Markdown under their heading, compared with the row `base`."""
+        heading = ["row", *COLUMNS, f"ID(P) against `{base}`", "s", "n"]
         rule = "|".join(["", *(" --- " for _ in heading), ""])
-        return "\n".join([f"| {' | '.join(heading)} |", rule, *map(self.line, methods)])
+        lines = [self.line(method, base) for method in methods]
+        return "\n".join([f"| {' | '.join(heading)} |", rule, *lines])
 
 
 def write_report(
@@ -136,10 +138,9 @@ def write_report(
     level = threshold(natives)
     table = Table(records, level)
     parts = [f"ID(P) counts pictures with a Prompt score of {level:.2f} or more.", table.text(MAIN)]
-    base = (METHODS[BASE],)
     for group, methods in ABLATIONS.items():
         if any(method.name in table.by_method for method in methods):
-            parts += [f"**{group}**", table.text(base + methods)]
+            parts += [f"**{group}**", table.text((METHODS[CHANGED], *methods), CHANGED)]
     text = "\n\n".join(parts) + "\n"
     (folder / f"{name}.md").write_text(text)
     means = {

@@ -17,6 +17,7 @@ from .losses import LossTerms
 from .recipe import TrainingConfig
 from .stages import even_edges
 
+MOMENTS = ("exp_avg", "exp_avg_sq")
 FUSED_DEVICES = ("cuda",)  # whose Adam skips a step by a flag on the device, which nobody waits for
 
 
@@ -53,6 +54,9 @@ class Learner(nn.Module):
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=scaled)
         self.guard = StepGuard(scaled).to(self.device)
         self.step = 0
+        # The rows of the pairs that race, the best first; one when none do.
+        self.starts = min(config.starts, config.stages)
+        self.racers = list(range(self.starts))  # rows of the pairs; the best comes first
         self.probed: list[float] = []  # L_KV of the fixed probe, at each look
         self.register_buffer("losses", torch.zeros(config.steps, 2, device=self.device))
         self.mean = {name: pairs.detach().clone() for name, pairs in self().items()}
@@ -65,13 +69,37 @@ class Learner(nn.Module):
         """Returns the pairs (S, 2, T, E) by encoder name, differentiable."""
         return {name: generator() for name, generator in self.generators.items()}
 
+    @property
+    def racing(self) -> bool:
+        return len(self.racers) > 1
+
+    @torch.no_grad()
+    def learned(self, row: int | None = None) -> dict[str, Tensor]:
+        """Returns the pairs so far, (S, 2, T, E) by encoder name; of a row, its pair for all."""
+        tables = self.mean if self.config.ema else self()
+        return tables if row is None else {n: held(table, row) for n, table in tables.items()}
+
     @torch.no_grad()
     def pairs(self) -> dict[str, Tensor]:
-        """Returns the pairs to keep, (S, 2, T, E) by encoder name, float32 on the CPU."""
-        if self.config.ema:
-            return {name: mean.float().cpu().clone() for name, mean in self.mean.items()}
+        """Returns the pairs to keep, (S, 2, T, E) by encoder name, float32 on the CPU: while some
+        race, the best one's for every stage.
+        """
+        learned = self.learned(self.racers[0] if self.racing else None)
         # A copy: a free table gives its own parameter, which goes on learning.
-        return {name: pairs.float().cpu().clone() for name, pairs in self().items()}
+        return {name: table.float().cpu().clone() for name, table in learned.items()}
+
+    @torch.no_grad()
+    def rank(self, racers: list[int]) -> None:
+        """Lets the last of the racers, the best first, fall out; every stage goes on from the one
+        that is left.
+        """
+        self.racers = racers[:-1]
+        if self.racing:
+            return
+        tables = list(self.generators.parameters())
+        moments = [self.optimizer.state[p][slot] for p in tables for slot in MOMENTS]
+        for table in [*tables, *moments, *self.mean.values()]:
+            table.copy_(held(table, self.racers[0]))
 
     def update(self, terms: LossTerms) -> None:
         """Takes one optimiser step down `terms.total` and notes the losses."""
@@ -105,6 +133,8 @@ class Learner(nn.Module):
     def descend(self, sound: Tensor) -> None:
         """Takes the optimiser's step if `sound`, ()."""
         rate = self.config.learning_rate
+        if self.starts > 1 and not self.racing:
+            rate *= self.config.settle
         if self.config.decay:
             rate *= 0.5 + 0.5 * math.cos(math.pi * self.step / self.config.steps)
         group = self.optimizer.param_groups[0]
@@ -134,6 +164,8 @@ class Learner(nn.Module):
         tensors |= {f"guard.{name}": value for name, value in self.guard.state_dict().items()}
         tensors |= {"rng": self.rng.get_state(), "losses": self.losses[: self.step]}
         tensors["probed"] = torch.tensor(self.probed, dtype=torch.float64)
+        if self.config.starts > 1:
+            tensors["racers"] = torch.tensor(self.racers)
         return {name: value.detach().cpu().clone() for name, value in tensors.items()}
 
     def restore(self, state: dict[str, Tensor]) -> None:
@@ -161,8 +193,15 @@ class Learner(nn.Module):
         self.guard.load_state_dict(part(state, "guard."))
         self.rng.set_state(state["rng"])
         self.probed = state["probed"].tolist()
+        if self.config.starts > 1:
+            self.racers = state["racers"].tolist()
         self.losses[:done] = state["losses"]
         self.step = done
+
+
+def held(table: Tensor, row: int) -> Tensor:
+    """Returns a table (S, ...) of copies of one of its rows."""
+    return table[row].clone().expand_as(table)
 
 
 def part(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

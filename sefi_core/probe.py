@@ -5,7 +5,7 @@ has the same views, the same noise and the same timesteps at every look, spread 
 stages, so that two looks differ by what was learned between them.
 """
 
-__all__ = ["LatentPool", "Probe", "has_settled", "make_probe"]
+__all__ = ["LatentPool", "Probe", "has_settled", "make_probe", "make_race_probe"]
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +17,7 @@ from .recipe import TrainingConfig
 from .stages import TIMESTEPS
 
 LEAST_SAMPLES, SAMPLES_PER_STAGE = 10, 2
+RACE_SAMPLES = 20
 
 
 @dataclass(frozen=True)
@@ -48,13 +49,25 @@ def make_probe(pool: LatentPool, config: TrainingConfig) -> Probe | None:
     if not config.probe_every:
         return None
     count = max(LEAST_SAMPLES, SAMPLES_PER_STAGE * config.stages)
-    middles = (2 * torch.arange(count) + 1) * TIMESTEPS // (2 * count)
+    return spread_probe(pool, count, 0, config.seed)
+
+
+def make_race_probe(pool: LatentPool, config: TrainingConfig) -> Probe | None:
+    """Returns what ranks the pairs of a race; None if there is none."""
+    if config.starts == 1:
+        return None
+    return spread_probe(pool, RACE_SAMPLES, config.race_from, config.seed)
+
+
+def spread_probe(pool: LatentPool, count: int, low: int, seed: int) -> Probe:
+    """Returns `count` samples, spread evenly over views and over timesteps from `low` on."""
+    middles = low + (2 * torch.arange(count) + 1) * (TIMESTEPS - low) // (2 * count)
     views = torch.arange(count) * len(pool.latents) // count
     noise = torch.randn(
-        count, *pool.latents.shape[1:], generator=torch.Generator().manual_seed(config.seed)
+        count, *pool.latents.shape[1:], generator=torch.Generator().manual_seed(seed)
     )
     # Views come in the order they were drawn, timesteps in another: no view has the early ones.
-    order = torch.randperm(count, generator=torch.Generator().manual_seed(config.seed))
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
     return Probe(pool.latents[views.to(pool.latents.device)], noise, middles[order])
 
 

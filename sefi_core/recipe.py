@@ -6,13 +6,19 @@ border is learned as a part of the subject; and the mean of the last pairs is ke
 steps of one sample are noisy.
 """
 
-__all__ = ["ATTENTION_SCOPES", "PRESETS", "TrainingConfig"]
+__all__ = ["ATTENTION_SCOPES", "PRESETS", "RACE", "TrainingConfig"]
 
 from dataclasses import asdict, dataclass
 
 from .errors import SettingsError, one_line
 from .generator import KINDS
 
+RACE = (
+    "starts",
+    "race_every",
+    "race_from",
+    "settle",
+)  # settings without effect where one pair starts
 ATTENTION_SCOPES = ("all tokens", "prompt tokens", "placeholder only", "off")  # options 3, 2, 1
 
 
@@ -38,6 +44,11 @@ class TrainingConfig:
         decay: Whether the learning rate falls to 0 along a cosine.
         ema: Decay, once it has warmed up, of the mean of the pairs that is kept as the result; 0
             keeps the last.
+        starts: How many pairs, at most S, race at first, until every stage goes on from the winner
+            (race.py); with 1 every stage begins at the class word.
+        race_every: Steps until the last one of a race falls out.
+        race_from: The timestep from which on a race is run.
+        settle: The learning rate after a race, as a share of the one before.
         probe_every: Steps between two looks at the loss of a fixed probe; 0 never looks.
         probe_patience: Looks that must bring nothing before the training stops.
         probe_gain: What counts as something: this share of the probe's loss.
@@ -59,6 +70,10 @@ class TrainingConfig:
     stratified: bool = False
     decay: bool = False
     ema: float = 0.995
+    starts: int = 1
+    race_every: int = 120
+    race_from: int = 600
+    settle: float = 0.25
     probe_every: int = 0
     probe_patience: int = 4
     probe_gain: float = 0.01
@@ -75,6 +90,10 @@ class TrainingConfig:
             ("min_scale", 0.01, 4.0),
             ("max_scale", self.min_scale, 4.0),
             ("ema", 0.0, 0.99999),
+            ("starts", 1, 50),
+            ("race_every", 1, 100_000),
+            ("race_from", 0, 999),
+            ("settle", 0.0, 1.0),
             ("probe_every", 0, 100_000),
             ("probe_patience", 1, 1000),
             ("probe_gain", 0.0, 1.0),
@@ -88,6 +107,11 @@ class TrainingConfig:
                     f'{name}: "{one_line(str(getattr(self, name)))}" is unknown; choose one of '
                     f"{', '.join(known)}."
                 )
+        if self.starts > 1 and self.generator != "direct":
+            raise SettingsError(
+                f'starts: it is {self.starts}, but the generator "{self.generator}" makes all '
+                "pairs from the same weights; set starts to 1, or the generator to direct."
+            )
 
     def fingerprint(self) -> dict[str, object]:
         """The settings that shape each step: two trainings with equal ones differ in their length
@@ -99,11 +123,14 @@ class TrainingConfig:
         if not self.probe_every:
             for name in ("probe_every", "probe_patience", "probe_gain"):
                 del settings[name]
+        if self.starts == 1:
+            for name in RACE:
+                del settings[name]
         return settings
 
 
 PRESETS = {
-    "default": TrainingConfig(),
+    "default": TrainingConfig(starts=5),
     "paper": TrainingConfig(
         attention_loss="all tokens",
         attention_loss_weight=0.003,

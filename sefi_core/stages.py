@@ -82,11 +82,11 @@ def active_range(start_percent: float, end_percent: float) -> tuple[int, int]:
 def sample_timesteps(
     generator: torch.Generator, batch: int, edges: Sequence[int], step: int, stratified: bool
 ) -> Tensor:
-    """Draws `batch` timesteps, int64, uniform over all of them; stratified, over each sample's
-    stage in turn.
+    """Draws `batch` timesteps, int64, uniform over those within `edges`; stratified, over each
+    sample's stage in turn.
     """
     if not stratified:
-        return torch.randint(0, TIMESTEPS, (batch,), generator=generator)
+        return torch.randint(edges[-1], edges[0], (batch,), generator=generator)
     stages = len(edges) - 1
     stage = [(step * batch + i) % stages for i in range(batch)]
     low = torch.tensor([edges[i + 1] for i in stage])

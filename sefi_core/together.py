@@ -38,7 +38,8 @@ def train_together(backbone: Backbone, subjects: list[Subject]) -> Iterator[list
             all batches together have, in the order of the subjects, or one if they share it.
 
     Raises:
-        SettingsError: The learners are not at the same step of the same number.
+        SettingsError: The learners are not at the same step of the same number, or pairs race in
+            one.
         TrainingError: Too many steps of one left the finite numbers.
     """
     learners = [subject.learner for subject in subjects]
@@ -46,6 +47,11 @@ def train_together(backbone: Backbone, subjects: list[Subject]) -> Iterator[list
         raise SettingsError(
             "steps: identities that are trained together need the same number of steps, and as "
             "many behind them; train these one by one."
+        )
+    if any(learner.config.starts > 1 for learner in learners):
+        raise SettingsError(
+            "starts: a race needs the model to itself; set starts to 1 for identities that are "
+            "trained together, or train these one by one."
         )
     columns = [s.encoder.columns(s.learner.config.attention_loss) for s in subjects]
     while learners[0].step < learners[0].config.steps:
@@ -79,7 +85,7 @@ def losses_together(
     draws = [draw(backbone, subject.pool, subject.learner) for subject in subjects]
     latents = torch.cat([one[0] for one in draws])
     noise, timesteps = (torch.cat([one[i] for one in draws]) for i in (2, 3))
-    keys, values = contexts_together(subjects, [one[3] for one in draws], latents.device)
+    keys, values = contexts_together(subjects, [one[4] for one in draws], latents.device)
     configs = [subject.learner.config for subject in subjects]
     prediction = backbone.predict(
         latents,
@@ -98,7 +104,7 @@ def losses_together(
 
 
 def contexts_together(
-    subjects: list[Subject], timesteps: list[Tensor], device: torch.device
+    subjects: list[Subject], rows: list[Tensor], device: torch.device
 ) -> tuple[Tensor, Tensor]:
     """Returns keys and values of all samples; subjects with one encoder go through it as one
     batch.
@@ -108,8 +114,7 @@ def contexts_together(
         mine = [i for i, subject in enumerate(subjects) if subject.encoder is encoder]
         learners = [subjects[i].learner for i in mine]
         drawn = [
-            drawn_tokens(learner(), stage_of(timesteps[i], learner.edges))
-            for i, learner in zip(mine, learners, strict=True)
+            drawn_tokens(learner(), rows[i]) for i, learner in zip(mine, learners, strict=True)
         ]
         names = list(drawn[0][0])
         encoded = encoder.encode(

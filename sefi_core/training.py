@@ -12,6 +12,7 @@ __all__ = [
     "checked",
     "draw",
     "drawn_tokens",
+    "hold_race",
     "loss_terms",
     "predict_pairs",
     "probe_loss",
@@ -28,7 +29,8 @@ from .backbone import Backbone, Prediction, TextEncoder
 from .devices import sent
 from .learner import Learner
 from .losses import LossTerms, attention_loss, denoising_loss
-from .probe import LatentPool, Probe, has_settled, make_probe
+from .probe import LatentPool, Probe, has_settled, make_probe, make_race_probe
+from .race import drawn_rows, is_due, race_edges, ranked
 from .recipe import TrainingConfig
 from .stages import sample_timesteps, stage_of
 
@@ -56,7 +58,8 @@ def train(
     """
     # They stay on the CPU, where whether there is any is known without waiting for the device.
     columns = encoder.columns(learner.config.attention_loss)
-    probe = make_probe(pool, learner.config)
+    probe, race_probe = make_probe(pool, learner.config), make_race_probe(pool, learner.config)
+    hold_race(backbone, encoder, learner, race_probe)
     while learner.step < learner.config.steps and not settled(backbone, encoder, learner, probe):
         drawn = learner.rng.get_state()
         try:
@@ -67,6 +70,7 @@ def train(
                 drawn
             )  # a step that was cut short is drawn again when the training goes on
             raise
+        hold_race(backbone, encoder, learner, race_probe)
         yield checked(learner, stages)
 
 
@@ -87,6 +91,30 @@ def settled(
 def probe_loss(backbone: Backbone, encoder: TextEncoder, learner: Learner, probe: Probe) -> Tensor:
     """Returns L_KV, a scalar, of the pairs so far on the probe, in batches as large as a step's."""
     pairs = {name: table.to(learner.device) for name, table in learner.pairs().items()}
+    return loss_of_pairs(backbone, encoder, learner, pairs, probe)
+
+
+@torch.no_grad()
+def hold_race(
+    backbone: Backbone, encoder: TextEncoder, learner: Learner, probe: Probe | None
+) -> None:
+    """Lets the last of the learner's racers in the probe fall out when it is time to."""
+    while probe is not None and is_due(learner):
+        losses = {
+            row: float(loss_of_pairs(backbone, encoder, learner, learner.learned(row), probe))
+            for row in learner.racers
+        }
+        learner.rank(ranked(losses))
+
+
+def loss_of_pairs(
+    backbone: Backbone,
+    encoder: TextEncoder,
+    learner: Learner,
+    pairs: dict[str, Tensor],
+    probe: Probe,
+) -> Tensor:
+    """Returns L_KV, a scalar, of pairs (S, 2, T, E) on the probe."""
     losses = []
     for latents, noise, timesteps in probe.batches(learner.config.batch_size):
         inputs = latents, noise, backbone.nearest(timesteps), torch.zeros(1)
@@ -114,28 +142,31 @@ def losses_of_step(
     stages (B,) on the CPU.
     """
     config = learner.config
-    latents, masks, noise, timesteps = draw(backbone, pool, learner)
-    prediction = predict_pairs(
-        backbone, encoder, learner(), learner.edges, latents, noise, timesteps, columns
+    latents, masks, noise, timesteps, rows = draw(backbone, pool, learner)
+    prediction = predict_rows(
+        backbone, encoder, learner(), rows, latents, noise, timesteps, columns
     )
     return loss_terms(prediction, config, columns, masks), stage_of(timesteps, learner.edges)
 
 
 def draw(
     backbone: Backbone, pool: LatentPool, learner: Learner
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Draws a step's latents (B, c, h, w) and masks (B, 1, h, w), and on the CPU its noise and
-    timesteps (B,).
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Draws a step's latents (B, c, h, w) and masks (B, 1, h, w), and on the CPU its noise,
+    timesteps (B,) and the rows (B,) of the pairs that learn.
     """
     config, rng = learner.config, learner.rng
     view = torch.randint(0, len(pool.latents), (config.batch_size,), generator=rng)
     timesteps = backbone.nearest(
-        sample_timesteps(rng, config.batch_size, learner.edges, learner.step, config.stratified)
+        sample_timesteps(
+            rng, config.batch_size, race_edges(learner), learner.step, config.stratified
+        )
     )
     noise = torch.randn(config.batch_size, *pool.latents.shape[1:], generator=rng)
+    rows = drawn_rows(learner, timesteps)
     view = sent(view, pool.latents.device)
     latents, masks = (x.index_select(0, view) for x in (pool.latents, pool.masks))
-    return latents, masks, noise, timesteps
+    return latents, masks, noise, timesteps, rows
 
 
 def predict_pairs(
@@ -151,8 +182,23 @@ def predict_pairs(
     """Denoises with the pair of each sample's stage; timesteps and columns are on the CPU, noise
     may be.
     """
+    rows = stage_of(timesteps, edges)
+    return predict_rows(backbone, encoder, pairs, rows, latents, noise, timesteps, columns)
+
+
+def predict_rows(
+    backbone: Backbone,
+    encoder: TextEncoder,
+    pairs: dict[str, Tensor],
+    rows: Tensor,
+    latents: Tensor,
+    noise: Tensor,
+    timesteps: Tensor,
+    columns: Tensor,
+) -> Prediction:
+    """Denoises each sample with the pair of its row (B,)."""
     device = latents.device
-    tokens, place = drawn_tokens(pairs, stage_of(timesteps, edges))
+    tokens, place = drawn_tokens(pairs, rows)
     # Eq. 5's two encodings in one batch; the encoder may live on another device.
     keys, values = encoder.encode(tokens).to(device).chunk(2)  # each (n, L, C)
     place = sent(place, device)

@@ -16,7 +16,7 @@ CORE_ALLOWED = {"torch", "einops", "safetensors", "numpy"}
 CORE_ORDER = (
     "errors", "backbone", "devices", "stages", "prompts", "identity", "group", "edit", "generator",
     "contexts", "maps", "heatmap", "losses", "memory", "augment", "recipe", "guard", "learner",
-    "probe", "training", "together", "container", "texts", "file_format", "evaluation",
+    "probe", "race", "training", "together", "container", "texts", "file_format", "evaluation",
 )  # fmt: skip
 
 

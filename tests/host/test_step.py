@@ -158,6 +158,13 @@ def test_unlike_lengths_are_not_trained_together():
             next(train_together(None, subjects))
 
 
+def test_a_race_is_not_held_together():
+    with torch.inference_mode(False), torch.enable_grad():
+        encoder = HostTextEncoder(seeded.tiny_clip(), "person")
+        with pytest.raises(SettingsError, match=r"starts: a race needs the model to itself"):
+            next(train_together(None, [subject(encoder, 1, starts=5)]))
+
+
 def test_checkpointing_leaves_the_identity_as_it_is(ask, output, monkeypatch):
     said = []
     monkeypatch.setattr(Progress, "say", lambda _, text: said.append(text))

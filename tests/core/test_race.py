@@ -1,0 +1,182 @@
+"""The race of several pairs: who learns, who falls out, what is kept, and how it is resumed."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from sefi_pack.sefi_core.backbone import Prediction
+from sefi_pack.sefi_core.errors import SettingsError
+from sefi_pack.sefi_core.learner import Learner
+from sefi_pack.sefi_core.probe import LatentPool, make_race_probe
+from sefi_pack.sefi_core.race import is_due, ranked
+from sefi_pack.sefi_core.recipe import PRESETS, TrainingConfig
+from sefi_pack.sefi_core.training import train
+
+WORD = torch.linspace(-1, 1, 8)
+POOL = LatentPool(torch.zeros(4, 1, 2, 2), torch.ones(4, 1, 2, 2))
+
+
+class Encoder:
+    """A prompt of one token: the placeholder itself."""
+
+    class_tokens = {"clip_l": WORD}
+
+    def encode(self, tokens):
+        return tokens["clip_l"]
+
+    def columns(self, scope):
+        return torch.zeros(1)
+
+
+class Backbone:
+    """The nearer a pair is to the goal, the lower is its loss; notes the timesteps of steps."""
+
+    def __init__(self, goal):
+        self.goal, self.timesteps = goal, []
+
+    def nearest(self, timesteps):
+        return timesteps
+
+    def predict(self, latents, noise, timesteps, keys, values, with_maps):
+        if torch.is_grad_enabled():
+            self.timesteps += timesteps.tolist()
+        output = (keys + values).view(len(latents), 1, 2, 4)
+        return Prediction(output, (2 * self.goal).view(1, 1, 2, 4).expand_as(output), [], [])
+
+
+def learner_of(**settings):
+    settings = {"steps": 60, "starts": 3, "race_every": 10, "learning_rate": 1e-2, **settings}
+    return Learner({"clip_l": WORD}, TrainingConfig(attention_loss="off", **settings))
+
+
+def take(learner, steps, backbone=None):
+    backbone = backbone or Backbone(WORD + 1.0)
+    reports = train(backbone, Encoder(), POOL, learner)
+    for _ in range(steps):
+        next(reports)
+    return backbone
+
+
+def test_one_falls_out_at_each_look_until_every_stage_has_the_winner():
+    learner = learner_of()
+    left = []
+    for _ in range(40):
+        take(learner, 1)
+        left.append(len(learner.racers))
+    assert left == [3] * 9 + [2] * 10 + [1] * 21
+    learner = learner_of()
+    take(learner, 20)
+    (winner,) = learner.racers
+    table = learner.learned()["clip_l"]
+    assert all(row.equal(table[winner]) for row in table)
+    assert not table[0].equal(WORD.expand(2, 1, 8))
+
+
+def test_the_race_is_run_in_noise_and_by_racers_alone():
+    learner = learner_of(race_from=700)
+    backbone = take(learner, 20)
+    assert min(backbone.timesteps) >= 700
+    take(learner, 40, backbone)
+    assert min(backbone.timesteps[20:]) < 200
+    learner = learner_of(starts=2, race_every=30)
+    take(learner, 29)
+    moved = [not row.equal(WORD.expand(2, 1, 8)) for row in learner()["clip_l"]]
+    assert moved == [True, True, False, False, False]
+
+
+def test_the_pair_that_the_probe_likes_least_falls_out():
+    learner = learner_of()
+    goal = WORD + 1.0
+    with torch.no_grad():
+        for row, share in enumerate((0.2, 0.9, 0.5)):
+            table = torch.lerp(WORD, goal, share).expand(2, 1, 8)
+            learner.generators["clip_l"].pairs[row] = table
+            learner.mean["clip_l"][row] = table
+    learner.config = TrainingConfig(**{**vars(learner.config), "learning_rate": 0.0})
+    take(learner, 10, Backbone(goal))
+    assert learner.racers == [1, 2]
+    kept = learner.pairs()["clip_l"]
+    torch.testing.assert_close(kept, torch.lerp(WORD, goal, 0.9).expand(5, 2, 1, 8))
+
+
+@pytest.mark.parametrize(
+    ("settle", "starts", "moves"), [(0.0, 3, False), (0.5, 3, True), (0.0, 1, True)]
+)
+def test_steps_are_smaller_once_a_race_is_decided(settle, starts, moves):
+    learner = learner_of(settle=settle, starts=starts, ema=0.0)
+    take(learner, 20)
+    before = learner()["clip_l"].detach().clone()
+    take(learner, 20)
+    moved = (learner()["clip_l"].detach() - before).abs().amax(dim=(1, 2, 3))
+    torch.testing.assert_close(moved > 0, torch.full((5,), moves))
+
+
+def test_what_is_kept_early_is_the_best_one_for_every_stage():
+    learner = learner_of()
+    take(learner, 12)
+    kept, table = learner.pairs()["clip_l"], learner.learned()["clip_l"]
+    assert kept.equal(table[learner.racers[0]].expand_as(table))
+
+
+@pytest.mark.parametrize("at", [4, 10, 15, 20, 33])
+def test_stopped_and_resumed_is_as_never_stopped(at):
+    whole = learner_of()
+    take(whole, 60)
+    first = learner_of()
+    take(first, at)
+    second = learner_of()
+    second.restore(first.state())
+    take(second, 60 - at)
+    assert second.racers == whole.racers
+    assert second.pairs()["clip_l"].equal(whole.pairs()["clip_l"])
+
+
+def test_a_look_that_was_cut_short_is_made_when_the_training_goes_on():
+    class Interrupted(Backbone):
+        def predict(self, *arguments, **more):
+            if not torch.is_grad_enabled():
+                raise KeyboardInterrupt
+            return super().predict(*arguments, **more)
+
+    whole, cut = learner_of(), learner_of()
+    take(whole, 60)
+    with pytest.raises(KeyboardInterrupt):
+        take(cut, 60, Interrupted(WORD + 1.0))
+    assert cut.step == 10 and len(cut.racers) == 3 and is_due(cut)
+    resumed = learner_of()
+    resumed.restore(cut.state())
+    take(resumed, 50)
+    assert resumed.pairs()["clip_l"].equal(whole.pairs()["clip_l"])
+
+
+@given(st.lists(st.one_of(st.floats(0, 9), st.just(math.nan)), min_size=1, max_size=9))
+def test_the_ranking_is_by_loss_and_what_is_no_number_comes_last(losses):
+    order = ranked(dict(enumerate(losses)))
+    assert sorted(order) == list(range(len(losses)))
+    found = [losses[row] for row in order]
+    numbers = [loss for loss in found if not math.isnan(loss)]
+    assert found[: len(numbers)] == sorted(numbers)
+
+
+def test_the_probe_of_a_race_looks_at_its_timesteps_alone():
+    probe = make_race_probe(POOL, TrainingConfig(starts=5, race_from=600))
+    assert probe.timesteps.min() >= 600 and probe.timesteps.max() < 1000
+    assert probe.timesteps.sort().values.diff().unique().numel() <= 2
+    assert make_race_probe(POOL, TrainingConfig()) is None
+
+
+def test_fewer_stages_have_fewer_starts_and_one_has_no_race():
+    assert learner_of(stages=2).racers == [0, 1] and not learner_of(stages=1).racing
+
+
+def test_a_generator_without_rows_of_its_own_cannot_race():
+    with pytest.raises(SettingsError, match=r"starts: it is 5, but the generator \"literal\""):
+        TrainingConfig(starts=5, generator="literal")
+
+
+def test_without_a_race_a_training_is_told_as_before():
+    assert not any(n.startswith(("race", "starts")) for n in TrainingConfig().fingerprint())
+    assert PRESETS["paper"].starts == 1
+    assert TrainingConfig(starts=2).fingerprint()["race_from"] == 600
