@@ -54,9 +54,9 @@ class Learner(nn.Module):
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=scaled)
         self.guard = StepGuard(scaled).to(self.device)
         self.step = 0
-        # The rows of the pairs that race, the best first; one when none do.
         self.starts = min(config.starts, config.stages)
-        self.racers = list(range(self.starts))  # rows of the pairs; the best comes first
+        # The rows of the pairs that race, the best first; one when none do.
+        self.racers = list(range(self.starts))
         self.probed: list[float] = []  # L_KV of the fixed probe, at each look
         self.register_buffer("losses", torch.zeros(config.steps, 2, device=self.device))
         self.mean = {name: pairs.detach().clone() for name, pairs in self().items()}

@@ -2,7 +2,7 @@
 
 What the loss has the pairs learn has several minima, and which one a pair falls into is decided by
 the noise of its first steps: the eyes of one colour, the background in the person's place. A deeper
-one is also the truer one (docs/quality.md), and a fixed probe tells which that is. So the first
+one is as a rule the truer one (docs/quality.md), and a fixed probe tells which it is. So the first
 rows of the generators, later the pairs of the first stages, learn side by side, each step one of
 them; the last in the probe falls out every so often, until one is left. They learn noisy timesteps
 alone, where the picture has yet to become somebody.

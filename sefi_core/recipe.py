@@ -1,9 +1,9 @@
 """The settings of a training, and the two presets.
 
 `paper` is the paper's recipe to the letter; `default` is what measured best (docs/quality.md): the
-pairs themselves are learned, from the class word on; the picture keeps its size, because a black
-border is learned as a part of the subject; and the mean of the last pairs is kept, because single
-steps of one sample are noisy.
+pairs themselves are learned, from the class word on, and of five one is kept for all stages to go
+on from; the picture keeps its size, because a black border is learned as a part of the subject; and
+the mean of the last pairs is kept, because single steps of one sample are noisy.
 """
 
 __all__ = ["ATTENTION_SCOPES", "PRESETS", "RACE", "TrainingConfig"]
@@ -13,12 +13,8 @@ from dataclasses import asdict, dataclass
 from .errors import SettingsError, one_line
 from .generator import KINDS
 
-RACE = (
-    "starts",
-    "race_every",
-    "race_from",
-    "settle",
-)  # settings without effect where one pair starts
+# Settings without effect where one pair starts.
+RACE = ("starts", "race_every", "race_from", "settle")
 ATTENTION_SCOPES = ("all tokens", "prompt tokens", "placeholder only", "off")  # options 3, 2, 1
 
 

@@ -12,7 +12,6 @@ __all__ = [
     "checked",
     "draw",
     "drawn_tokens",
-    "hold_race",
     "loss_terms",
     "predict_pairs",
     "probe_loss",
