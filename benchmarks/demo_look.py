@@ -22,7 +22,7 @@ from sefi_pack.nodes.host.borrowing import trainable
 from sefi_pack.nodes.host.text import HostTextEncoder
 from sefi_pack.sefi_core.identity import Identity
 from sefi_pack.sefi_core.maps import resize_maps
-from sefi_pack.sefi_core.training import predict_pairs
+from sefi_pack.sefi_core.prediction import predict_pairs
 
 SCALE, ZOOM = 2, 4  # of pictures on the sheet and under the attention
 GAP, TOP, LABELS = 6, 64, 290

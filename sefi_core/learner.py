@@ -75,18 +75,18 @@ class Learner(nn.Module):
 
     @torch.no_grad()
     def learned(self, row: int | None = None) -> dict[str, Tensor]:
-        """Returns the pairs so far, (S, 2, T, E) by encoder name; of a row, its pair for all."""
+        """Returns the pairs so far, (S, 2, T, E) by encoder name; of a row, its pair for every
+        stage, and while some race the best one's.
+        """
         tables = self.mean if self.config.ema else self()
+        if row is None and self.racing:
+            row = self.racers[0]
         return tables if row is None else {n: held(table, row) for n, table in tables.items()}
 
-    @torch.no_grad()
     def pairs(self) -> dict[str, Tensor]:
-        """Returns the pairs to keep, (S, 2, T, E) by encoder name, float32 on the CPU: while some
-        race, the best one's for every stage.
-        """
-        learned = self.learned(self.racers[0] if self.racing else None)
+        """Returns the pairs to keep, (S, 2, T, E) by encoder name, float32 on the CPU."""
         # A copy: a free table gives its own parameter, which goes on learning.
-        return {name: table.float().cpu().clone() for name, table in learned.items()}
+        return {name: table.float().cpu().clone() for name, table in self.learned().items()}
 
     @torch.no_grad()
     def rank(self, racers: list[int]) -> None:

@@ -5,7 +5,16 @@ has the same views, the same noise and the same timesteps at every look, spread 
 stages, so that two looks differ by what was learned between them.
 """
 
-__all__ = ["LatentPool", "Probe", "has_settled", "make_probe", "make_race_probe"]
+__all__ = [
+    "LatentPool",
+    "Probe",
+    "has_settled",
+    "loss_of_pairs",
+    "make_probe",
+    "make_race_probe",
+    "probe_loss",
+    "settled",
+]
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,6 +22,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .backbone import Backbone, TextEncoder
+from .learner import Learner
+from .losses import denoising_loss
+from .prediction import predict_pairs
 from .recipe import TrainingConfig
 from .stages import TIMESTEPS
 
@@ -69,6 +82,41 @@ def spread_probe(pool: LatentPool, count: int, low: int, seed: int) -> Probe:
     # Views come in the order they were drawn, timesteps in another: no view has the early ones.
     order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
     return Probe(pool.latents[views.to(pool.latents.device)], noise, middles[order])
+
+
+def settled(
+    backbone: Backbone, encoder: TextEncoder, learner: Learner, probe: Probe | None
+) -> bool:
+    """Looks at the probe when it is time to, and returns whether the training may stop."""
+    config = learner.config
+    if probe is None:
+        return False
+    if learner.step // config.probe_every > len(learner.probed):
+        learner.guard.require_hope(learner.step, config.steps)
+        learner.probed.append(float(probe_loss(backbone, encoder, learner, probe)))
+    return has_settled(learner.probed, config.probe_patience, config.probe_gain)
+
+
+@torch.no_grad()
+def probe_loss(backbone: Backbone, encoder: TextEncoder, learner: Learner, probe: Probe) -> Tensor:
+    """Returns L_KV, a scalar, of the pairs so far on the probe, in batches as large as a step's."""
+    return loss_of_pairs(backbone, encoder, learner, learner.learned(), probe)
+
+
+def loss_of_pairs(
+    backbone: Backbone,
+    encoder: TextEncoder,
+    learner: Learner,
+    pairs: dict[str, Tensor],
+    probe: Probe,
+) -> Tensor:
+    """Returns L_KV, a scalar, of pairs (S, 2, T, E) on the probe."""
+    losses = []
+    for latents, noise, timesteps in probe.batches(learner.config.batch_size):
+        inputs = latents, noise, backbone.nearest(timesteps), torch.zeros(1)
+        prediction = predict_pairs(backbone, encoder, pairs, learner.edges, *inputs)
+        losses.append(denoising_loss(prediction) * len(timesteps))
+    return torch.stack(losses).sum() / len(probe.timesteps)
 
 
 def has_settled(losses: Sequence[float], patience: int, gain: float) -> bool:

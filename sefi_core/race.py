@@ -8,7 +8,7 @@ them; the last in the probe falls out every so often, until one is left. They le
 alone, where the picture has yet to become somebody.
 """
 
-__all__ = ["drawn_rows", "is_due", "race_edges", "ranked"]
+__all__ = ["drawn_rows", "hold_race", "is_due", "race_edges", "ranked"]
 
 import math
 from collections.abc import Mapping
@@ -16,7 +16,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from .backbone import Backbone, TextEncoder
 from .learner import Learner
+from .probe import Probe, loss_of_pairs
 from .stages import TIMESTEPS, stage_of
 
 
@@ -39,6 +41,19 @@ def is_due(learner: Learner) -> bool:
     """Whether it is time for one of the racers to fall out."""
     fallen = learner.step // learner.config.race_every
     return len(learner.racers) > max(1, learner.starts - fallen)
+
+
+@torch.no_grad()
+def hold_race(
+    backbone: Backbone, encoder: TextEncoder, learner: Learner, probe: Probe | None
+) -> None:
+    """Lets the last of the learner's racers in the probe fall out when it is time to."""
+    while probe is not None and is_due(learner):
+        losses = {
+            row: float(loss_of_pairs(backbone, encoder, learner, learner.learned(row), probe))
+            for row in learner.racers
+        }
+        learner.rank(ranked(losses))
 
 
 def ranked(losses: Mapping[int, float]) -> list[int]:

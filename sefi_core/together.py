@@ -17,8 +17,9 @@ from .devices import sent
 from .errors import SettingsError
 from .learner import Learner
 from .losses import LossTerms
+from .prediction import drawn_tokens
 from .stages import stage_of
-from .training import LatentPool, StepReport, checked, draw, drawn_tokens, loss_terms
+from .training import LatentPool, StepReport, checked, draw, loss_terms
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,10 +11,7 @@ __all__ = [
     "StepReport",
     "checked",
     "draw",
-    "drawn_tokens",
     "loss_terms",
-    "predict_pairs",
-    "probe_loss",
     "train",
 ]
 
@@ -28,8 +25,9 @@ from .backbone import Backbone, Prediction, TextEncoder
 from .devices import sent
 from .learner import Learner
 from .losses import LossTerms, attention_loss, denoising_loss
-from .probe import LatentPool, Probe, has_settled, make_probe, make_race_probe
-from .race import drawn_rows, is_due, race_edges, ranked
+from .prediction import predict_rows
+from .probe import LatentPool, make_probe, make_race_probe, settled
+from .race import drawn_rows, hold_race, race_edges
 from .recipe import TrainingConfig
 from .stages import sample_timesteps, stage_of
 
@@ -65,61 +63,11 @@ def train(
             terms, stages = losses_of_step(backbone, encoder, pool, learner, columns)
             learner.update(terms)
         except BaseException:
-            learner.rng.set_state(
-                drawn
-            )  # a step that was cut short is drawn again when the training goes on
+            # A step that was cut short is drawn again when the training goes on.
+            learner.rng.set_state(drawn)
             raise
         hold_race(backbone, encoder, learner, race_probe)
         yield checked(learner, stages)
-
-
-def settled(
-    backbone: Backbone, encoder: TextEncoder, learner: Learner, probe: Probe | None
-) -> bool:
-    """Looks at the probe when it is time to, and returns whether the training may stop."""
-    config = learner.config
-    if probe is None:
-        return False
-    if learner.step // config.probe_every > len(learner.probed):
-        learner.guard.require_hope(learner.step, config.steps)
-        learner.probed.append(float(probe_loss(backbone, encoder, learner, probe)))
-    return has_settled(learner.probed, config.probe_patience, config.probe_gain)
-
-
-@torch.no_grad()
-def probe_loss(backbone: Backbone, encoder: TextEncoder, learner: Learner, probe: Probe) -> Tensor:
-    """Returns L_KV, a scalar, of the pairs so far on the probe, in batches as large as a step's."""
-    pairs = {name: table.to(learner.device) for name, table in learner.pairs().items()}
-    return loss_of_pairs(backbone, encoder, learner, pairs, probe)
-
-
-@torch.no_grad()
-def hold_race(
-    backbone: Backbone, encoder: TextEncoder, learner: Learner, probe: Probe | None
-) -> None:
-    """Lets the last of the learner's racers in the probe fall out when it is time to."""
-    while probe is not None and is_due(learner):
-        losses = {
-            row: float(loss_of_pairs(backbone, encoder, learner, learner.learned(row), probe))
-            for row in learner.racers
-        }
-        learner.rank(ranked(losses))
-
-
-def loss_of_pairs(
-    backbone: Backbone,
-    encoder: TextEncoder,
-    learner: Learner,
-    pairs: dict[str, Tensor],
-    probe: Probe,
-) -> Tensor:
-    """Returns L_KV, a scalar, of pairs (S, 2, T, E) on the probe."""
-    losses = []
-    for latents, noise, timesteps in probe.batches(learner.config.batch_size):
-        inputs = latents, noise, backbone.nearest(timesteps), torch.zeros(1)
-        prediction = predict_pairs(backbone, encoder, pairs, learner.edges, *inputs)
-        losses.append(denoising_loss(prediction) * len(timesteps))
-    return torch.stack(losses).sum() / len(probe.timesteps)
 
 
 def checked(learner: Learner, stages: Tensor) -> StepReport:
@@ -166,66 +114,6 @@ def draw(
     view = sent(view, pool.latents.device)
     latents, masks = (x.index_select(0, view) for x in (pool.latents, pool.masks))
     return latents, masks, noise, timesteps, rows
-
-
-def predict_pairs(
-    backbone: Backbone,
-    encoder: TextEncoder,
-    pairs: dict[str, Tensor],
-    edges: tuple[int, ...],
-    latents: Tensor,
-    noise: Tensor,
-    timesteps: Tensor,
-    columns: Tensor,
-) -> Prediction:
-    """Denoises with the pair of each sample's stage; timesteps and columns are on the CPU, noise
-    may be.
-    """
-    rows = stage_of(timesteps, edges)
-    return predict_rows(backbone, encoder, pairs, rows, latents, noise, timesteps, columns)
-
-
-def predict_rows(
-    backbone: Backbone,
-    encoder: TextEncoder,
-    pairs: dict[str, Tensor],
-    rows: Tensor,
-    latents: Tensor,
-    noise: Tensor,
-    timesteps: Tensor,
-    columns: Tensor,
-) -> Prediction:
-    """Denoises each sample with the pair of its row (B,)."""
-    device = latents.device
-    tokens, place = drawn_tokens(pairs, rows)
-    # Eq. 5's two encodings in one batch; the encoder may live on another device.
-    keys, values = encoder.encode(tokens).to(device).chunk(2)  # each (n, L, C)
-    place = sent(place, device)
-    return backbone.predict(
-        latents,
-        sent(noise, device).to(latents),
-        sent(timesteps, device),
-        keys.index_select(0, place),
-        values.index_select(0, place),
-        with_maps=bool(columns.any()),
-    )
-
-
-def drawn_tokens(pairs: dict[str, Tensor], stages: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-    """Returns the tokens (2 n, T, E) to encode, K before V, and each sample's place (B,) among the
-    n of K: its own, or, where there are more samples than stages, its stage's.
-
-    Arguments:
-        stages: Of the samples, (B,), on the CPU.
-    """
-    count = len(next(iter(pairs.values())))
-    every = len(stages) > count
-    drawn, place = (torch.arange(count), stages) if every else (stages, torch.arange(len(stages)))
-    tokens = {
-        name: table.index_select(0, sent(drawn, table.device)).transpose(0, 1).flatten(0, 1)
-        for name, table in pairs.items()
-    }
-    return tokens, place
 
 
 def loss_terms(

@@ -16,7 +16,8 @@ CORE_ALLOWED = {"torch", "einops", "safetensors", "numpy"}
 CORE_ORDER = (
     "errors", "backbone", "devices", "stages", "prompts", "identity", "group", "edit", "generator",
     "contexts", "maps", "heatmap", "losses", "memory", "augment", "recipe", "guard", "learner",
-    "probe", "race", "training", "together", "container", "texts", "file_format", "evaluation",
+    "prediction", "probe", "race", "training", "together", "container", "texts",
+    "file_format", "evaluation",
 )  # fmt: skip
 
 

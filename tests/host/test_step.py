@@ -10,15 +10,10 @@ from sefi_pack.nodes.host.recompute import blocks_of, recomputing
 from sefi_pack.nodes.host.text import HostTextEncoder
 from sefi_pack.sefi_core.errors import SettingsError
 from sefi_pack.sefi_core.learner import Learner
+from sefi_pack.sefi_core.prediction import drawn_tokens, predict_pairs
 from sefi_pack.sefi_core.recipe import PRESETS, TrainingConfig
 from sefi_pack.sefi_core.together import Subject, train_together
-from sefi_pack.sefi_core.training import (
-    LatentPool,
-    drawn_tokens,
-    loss_terms,
-    predict_pairs,
-    train,
-)
+from sefi_pack.sefi_core.training import LatentPool, loss_terms, train
 from torch import nn
 
 EDGES = (1000, 800, 600, 400, 200, 0)

@@ -27,8 +27,9 @@ from sefi_pack.sefi_core.errors import (
 )
 from sefi_pack.sefi_core.file_format import load_identity
 from sefi_pack.sefi_core.losses import attention_loss
+from sefi_pack.sefi_core.prediction import predict_pairs
 from sefi_pack.sefi_core.recipe import PRESETS
-from sefi_pack.sefi_core.training import loss_terms, predict_pairs
+from sefi_pack.sefi_core.training import loss_terms
 
 import nodes
 
