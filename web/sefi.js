@@ -12,11 +12,13 @@ const KEEPSAKE = 'sefi_training' // the property of a node that goes into the wo
 let texts = translated(null)
 const panels = new Map() // by node
 
+// Before the page opens its socket, as it complains of messages that nobody listens to.
+bridge.onTraining({ hear, remembered, again: refresh })
+
 app.registerExtension({
   name: 'sefi.identity',
   async setup() {
     bridge.loadStyle()
-    bridge.onTraining({ hear, remembered, again: refresh })
     texts = await bridge.loadTexts()
   },
   nodeCreated(node) {

@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 
 import pytest
 from opened import PATIENCE
@@ -17,6 +18,11 @@ def steps_shown(opened):
         "app.graph.nodes.find((n) => n.type === 'TrainSeFiID').properties.sefi_training?.points"
         ".map((point) => point[0])"
     )
+
+
+def slowly(route):
+    time.sleep(4)
+    route.continue_()
 
 
 @BOTH
@@ -41,7 +47,10 @@ def test_it_fills_survives_a_reload_and_keeps_what_is_there(opened, server, mini
     assert before >= 5
     opened.shoot(f"panel_{name}_running")
 
-    opened.load()  # in the middle
+    # In the middle, and so slowly that messages arrive before the nodes are known.
+    opened.page.route("**/object_info", slowly)
+    opened.load()
+    opened.page.unroute("**/object_info")
     opened.wait_for_panel(f"/ {total}")
     opened.page.wait_for_function(
         "n => document.querySelectorAll('.sefi-denoising .sefi-dots').length > 0 && "
