@@ -6,19 +6,20 @@ import argparse
 import math
 import time
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
 from .drawing import ATTRIBUTES, Picture, render, sample
 from .judge import FOUND, JUDGE, PLACES, THINGS, Judge, identity, load_judge
 from .patches import Patches
-from .subjects import KINDS, TRAITS, code
+from .subjects import KINDS, TRAITS, Kind, code
 
 SEED, HELD_OUT_SEED = 40, 41
 
@@ -42,19 +43,25 @@ def labels(picture: Picture) -> dict[str, np.ndarray]:
 
 
 class Drawings(IterableDataset):
-    """An endless row of labelled batches: pictures (B, 3, N, N) in [-1, 1] and labels."""
+    """An endless row of labelled batches: pictures (B, 3, N, N) in [-1, 1] and labels; of one kind
+    of subject, alone in the picture, if one is given.
+    """
 
-    def __init__(self, size: int, seed: int) -> None:
-        self.size, self.seed = size, seed
+    def __init__(self, size: int, seed: int, kind: Kind | None = None) -> None:
+        self.size, self.seed, self.kind = size, seed, kind
 
     def __iter__(self) -> Iterator[tuple[Tensor, Labels]]:
         rng = np.random.default_rng(self.seed)
         while True:
-            scenes = [sample(rng) for _ in range(self.size)]
+            wanted = (p for p in iter(lambda: sample(rng), None) if self.wants(p))
+            scenes = [*islice(wanted, self.size)]
             drawn = np.stack([render(picture, rng) for picture in scenes])
             answers = [labels(picture) for picture in scenes]
             told = {k: torch.from_numpy(np.stack([a[k] for a in answers])) for k in answers[0]}
             yield torch.from_numpy(drawn).movedim(-1, 1).float() / 127.5 - 1.0, told
+
+    def wants(self, picture: Picture) -> bool:
+        return self.kind is None or [s.kind for s in picture.subjects] == [self.kind]
 
 
 def spoil(pictures: Tensor, patches: Patches, generator: torch.Generator) -> Tensor:
@@ -111,18 +118,36 @@ def collect(judge: Judge, pictures: Tensor) -> dict[str, list[Tensor]]:
 
 
 def train(steps: int, batch: int) -> Judge:
-    """Trains a judge from its seed."""
+    """Trains all of a judge but the traits of dogs from its seed."""
     torch.manual_seed(SEED)
-    generator = torch.Generator().manual_seed(SEED)
     judge = Judge()
+    judge.dogs.requires_grad_(False)
+    descend(judge, judge, Drawings(batch, SEED), steps, 2e-3)
+    return judge
+
+
+def train_dogs(judge: Judge, steps: int, batch: int) -> None:
+    """Trains the body of dogs, from the other body on, and its head."""
+    torch.manual_seed(SEED)
+    judge.dogs.load_state_dict(judge.body.state_dict())
+    learning = nn.ModuleList([judge.dogs, judge.heads["dog"]]).requires_grad_(True)
+    descend(judge, learning, Drawings(batch, SEED + 3, "dog"), steps, 1e-3)
+
+
+def descend(
+    judge: Judge, learning: nn.Module, drawings: Drawings, steps: int, highest: float
+) -> None:
+    """Lets a part of a judge learn from drawings; the rest stays as it is."""
+    generator = torch.Generator().manual_seed(SEED)
     patches = Patches.fit(next(iter(Drawings(2048, SEED + 2)))[0])
-    optimiser = torch.optim.AdamW(judge.parameters(), 2e-3, weight_decay=0.01)
+    optimiser = torch.optim.AdamW(learning.parameters(), highest, weight_decay=0.01)
     begun = time.monotonic()
-    loader = DataLoader(Drawings(batch, SEED), batch_size=None, num_workers=1, prefetch_factor=4)
+    loader = DataLoader(drawings, batch_size=None, num_workers=1, prefetch_factor=4)
+    learning.train()
     for step, (pictures, told) in zip(range(steps), loader, strict=False):
-        rate = 2e-3 * min(1.0, (step + 1) / 100) * (0.51 + 0.49 * math.cos(math.pi * step / steps))
+        fallen = 0.51 + 0.49 * math.cos(math.pi * step / steps)
         for group in optimiser.param_groups:
-            group["lr"] = rate
+            group["lr"] = highest * min(1.0, (step + 1) / 100) * fallen
         with torch.autocast("cpu", torch.bfloat16):
             answers = judge(spoil(pictures, patches, generator))
         loss = loss_of({k: v.float() for k, v in answers.items()}, told)
@@ -132,13 +157,15 @@ def train(steps: int, batch: int) -> Judge:
         if (step + 1) % 100 == 0:
             pace = (time.monotonic() - begun) / (step + 1)
             print(f"step {step + 1}/{steps}  loss {loss.item():.3f}  {pace:.3f} s/step", flush=True)
-    return judge.train(False)
+    judge.train(False)
 
 
 def main() -> None:
     """Trains, writes the fp16 file, and prints the figures of what was written."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=5000)
+    parser.add_argument("--dog-steps", type=int, default=1200)
+    parser.add_argument("--dogs", action="store_true", help="train dogs' part of the file alone")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=JUDGE)
@@ -146,7 +173,9 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     if not options.evaluate:
-        state = train(options.steps, options.batch).state_dict()
+        judge = load_judge(options.out) if options.dogs else train(options.steps, options.batch)
+        train_dogs(judge, options.dog_steps, options.batch)
+        state = judge.state_dict()
         kept = {k: v.half() for k, v in sorted(state.items()) if v.is_floating_point()}
         options.out.write_bytes(save(kept))
     for name, figure in evaluate(load_judge(options.out)).items():
