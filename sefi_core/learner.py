@@ -83,6 +83,7 @@ class Learner(nn.Module):
             row = self.racers[0]
         return tables if row is None else {n: held(table, row) for n, table in tables.items()}
 
+    @torch.no_grad()
     def pairs(self) -> dict[str, Tensor]:
         """Returns the pairs to keep, (S, 2, T, E) by encoder name, float32 on the CPU."""
         # A copy: a free table gives its own parameter, which goes on learning.

@@ -12,7 +12,6 @@ __all__ = [
     "loss_of_pairs",
     "make_probe",
     "make_race_probe",
-    "probe_loss",
     "settled",
 ]
 
@@ -93,16 +92,13 @@ def settled(
         return False
     if learner.step // config.probe_every > len(learner.probed):
         learner.guard.require_hope(learner.step, config.steps)
-        learner.probed.append(float(probe_loss(backbone, encoder, learner, probe)))
+        learner.probed.append(
+            float(loss_of_pairs(backbone, encoder, learner, learner.learned(), probe))
+        )
     return has_settled(learner.probed, config.probe_patience, config.probe_gain)
 
 
 @torch.no_grad()
-def probe_loss(backbone: Backbone, encoder: TextEncoder, learner: Learner, probe: Probe) -> Tensor:
-    """Returns L_KV, a scalar, of the pairs so far on the probe, in batches as large as a step's."""
-    return loss_of_pairs(backbone, encoder, learner, learner.learned(), probe)
-
-
 def loss_of_pairs(
     backbone: Backbone,
     encoder: TextEncoder,
@@ -110,7 +106,7 @@ def loss_of_pairs(
     pairs: dict[str, Tensor],
     probe: Probe,
 ) -> Tensor:
-    """Returns L_KV, a scalar, of pairs (S, 2, T, E) on the probe."""
+    """Returns L_KV, a scalar, of pairs (S, 2, T, E) on the probe, in batches of a step's size."""
     losses = []
     for latents, noise, timesteps in probe.batches(learner.config.batch_size):
         inputs = latents, noise, backbone.nearest(timesteps), torch.zeros(1)

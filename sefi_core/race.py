@@ -43,7 +43,6 @@ def is_due(learner: Learner) -> bool:
     return len(learner.racers) > max(1, learner.starts - fallen)
 
 
-@torch.no_grad()
 def hold_race(
     backbone: Backbone, encoder: TextEncoder, learner: Learner, probe: Probe | None
 ) -> None:

@@ -6,14 +6,7 @@ generator learns. `train` is an iterator over steps: bars, stop buttons, preview
 to the caller.
 """
 
-__all__ = [
-    "LatentPool",
-    "StepReport",
-    "checked",
-    "draw",
-    "loss_terms",
-    "train",
-]
+__all__ = ["LatentPool", "StepReport", "checked", "draw", "loss_terms", "train"]
 
 from collections.abc import Iterator
 from dataclasses import dataclass

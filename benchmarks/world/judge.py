@@ -2,10 +2,10 @@
 
 A network of 64 x 64 pictures answers: is there a person or a dog, whose traits are these, which
 scene, which held thing, which attributes. Dogs are rare among the drawings, and how long an ear is
-shows in few pixels, so a second body that has seen dogs alone tells their traits. Traits are codes
-(mean 0, variance 1), so that the identity of two pictures is the cosine of what it says. Drawings
-are blurred, noised and passed through the miniature's patches while training, so that it forgives
-what a sampler does.
+shows in few pixels, so a second body, begun as the first, went on with dogs alone and tells their
+traits. Traits are codes (mean 0, variance 1), so that the identity of two pictures is the cosine of
+what it says. Drawings are blurred, noised and passed through the miniature's patches while
+training, so that it forgives what a sampler does.
 """
 
 __all__ = ["JUDGE", "Judge", "Verdict", "identity", "load_judge"]

@@ -1,5 +1,6 @@
 """The mean of the pairs that a training keeps."""
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -46,3 +47,9 @@ def test_what_was_given_out_does_not_change_with_later_steps():
     kept = before.clone()
     learner.follow()
     assert before.equal(kept)
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.995])
+def test_the_pairs_to_keep_are_free_of_the_training(ema):
+    learner = Learner({"clip_l": WORD}, TrainingConfig(ema=ema))
+    assert not any(pairs.requires_grad for pairs in learner.pairs().values())
