@@ -90,6 +90,12 @@ class Method:
         found |= {"weight_rate": self.weight_rate} if self.weight_rate else {}
         return found | {"applied": dict(self.applied)} if self.applied else found
 
+    def seeded(self, seed: int) -> "Method":
+        """Returns the row learned with another seed; the same if it learns nothing."""
+        if self.kind in ("name", "class"):
+            return self
+        return replace(self, config=replace(self.config, seed=seed))
+
     def training(self) -> str:
         """A key that rows share which one training serves, if need be at different lengths."""
         whole = "" if self.kind == "tokens" and not self.config.decay else self.config.steps

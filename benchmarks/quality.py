@@ -199,6 +199,11 @@ def chosen(names: str) -> list[Method]:
     return list(found.values())
 
 
+def trainings(methods: list[Method], count: int) -> list[Method]:
+    """Returns the rows learned with `count` seeds each, from their own on."""
+    return list(dict.fromkeys(m.seeded(m.config.seed + i) for i in range(count) for m in methods))
+
+
 def together(methods: list[Method]) -> Iterator[list[Method]]:
     """Yields the rows that one training serves."""
     for _, shared in groupby(sorted(methods, key=Method.training), Method.training):
@@ -211,6 +216,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--subjects", default="test", choices=("development", "test"))
     parser.add_argument("--limit", type=int, default=16, help="how many subjects")
     parser.add_argument("--seeds", type=int, default=SEEDS)
+    parser.add_argument("--train-seeds", type=int, default=1, help="trainings of every subject")
     parser.add_argument("--miniature", type=Path, default=MINIATURE)
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--threads", type=int, default=1)
@@ -231,6 +237,7 @@ def main() -> None:
         methods, limit, prompts = [METHODS[name] for name in QUICK], 2, QUICK_PROMPTS
     bench = Bench(given.miniature, given.results, given.seeds, prompts)
     subjects = split(KIND, given.subjects)[:limit]
+    methods = trainings(methods, given.train_seeds)
     part, parts = map(int, given.shard.split("/"))
     if not given.report:
         for subject in subjects[part::parts]:
@@ -239,7 +246,7 @@ def main() -> None:
     known = split(KIND, "development")[:limit]
     for subject in known:  # the threshold comes from them
         bench.run([METHODS["name"]], subject)
-    records = bench.records(subjects, list(METHODS.values()))
+    records = bench.records(subjects, trainings(list(METHODS.values()), given.train_seeds))
     natives = bench.records(known, [METHODS["name"]])
     name = "quick" if given.quick else given.subjects
     print(write_report(records, natives, given.results, name, bench.fixed))

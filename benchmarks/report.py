@@ -83,13 +83,17 @@ def bracket(values: np.ndarray, form: str) -> str:
 
 
 class Table:
-    """Every row's numbers by subject."""
+    """Every row's numbers by subject, means over the trainings that there are."""
 
     def __init__(self, records: list[Record], level: float) -> None:
         self.by_method: dict[str, dict[str, dict[str, float]]] = {}
+        trainings: dict[tuple[str, str], list[dict[str, float]]] = {}
         for record in records:
-            row = self.by_method.setdefault(record["method"], {})
-            row[record["subject"]] = summary(record, level)
+            key = record["method"], record["subject"]
+            trainings.setdefault(key, []).append(summary(record, level))
+        for (method, subject), found in trainings.items():
+            means = {column: np.mean([one[column] for one in found]) for column in found[0]}
+            self.by_method.setdefault(method, {})[subject] = means
 
     def values(self, method: str, column: str, subjects: list[str] | None = None) -> np.ndarray:
         row = self.by_method[method]
