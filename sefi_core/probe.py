@@ -42,18 +42,19 @@ class LatentPool:
 
 @dataclass(frozen=True)
 class Probe:
-    """Latents (n, c, h, w), noise of that shape, and timesteps (n,), int64; the latter two are on
-    the CPU.
+    """Latents (n, c, h, w), masks (n, 1, h, w), noise of the latents' shape, and timesteps (n,),
+    int64; the latter two are on the CPU.
     """
 
     latents: Tensor
+    masks: Tensor
     noise: Tensor
     timesteps: Tensor
 
-    def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Yields latents, noise and timesteps of up to `size` samples."""
-        parts = (tensor.split(size) for tensor in (self.latents, self.noise, self.timesteps))
-        return zip(*parts, strict=True)
+    def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+        """Yields latents, masks, noise and timesteps of up to `size` samples."""
+        every = (self.latents, self.masks, self.noise, self.timesteps)
+        return zip(*(tensor.split(size) for tensor in every), strict=True)
 
 
 def make_probe(pool: LatentPool, config: TrainingConfig) -> Probe | None:
@@ -80,7 +81,8 @@ def spread_probe(pool: LatentPool, count: int, low: int, seed: int) -> Probe:
     )
     # Views come in the order they were drawn, timesteps in another: no view has the early ones.
     order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
-    return Probe(pool.latents[views.to(pool.latents.device)], noise, middles[order])
+    views = views.to(pool.latents.device)
+    return Probe(pool.latents[views], pool.masks[views], noise, middles[order])
 
 
 def settled(
@@ -106,12 +108,15 @@ def loss_of_pairs(
     pairs: dict[str, Tensor],
     probe: Probe,
 ) -> Tensor:
-    """Returns L_KV, a scalar, of pairs (S, 2, T, E) on the probe, in batches of a step's size."""
-    losses = []
-    for latents, noise, timesteps in probe.batches(learner.config.batch_size):
+    """Returns L_KV, a scalar, of pairs (S, 2, T, E) on the probe, in batches of a step's size; it
+    looks where a step's looks.
+    """
+    config, losses = learner.config, []
+    for latents, masks, noise, timesteps in probe.batches(config.batch_size):
         inputs = latents, noise, backbone.nearest(timesteps), torch.zeros(1)
         prediction = predict_pairs(backbone, encoder, pairs, learner.edges, *inputs)
-        losses.append(denoising_loss(prediction) * len(timesteps))
+        seen = masks if config.masked_loss else None
+        losses.append(denoising_loss(prediction, seen) * len(timesteps))
     return torch.stack(losses).sum() / len(probe.timesteps)
 
 

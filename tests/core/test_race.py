@@ -101,6 +101,25 @@ def test_the_pair_that_the_probe_likes_least_falls_out():
     torch.testing.assert_close(kept, torch.lerp(WORD, goal, 0.9).expand(5, 2, 1, 8))
 
 
+@pytest.mark.parametrize(("masked", "winner"), [(True, 0), (False, 1)])
+def test_pairs_are_ranked_where_the_loss_looks(masked, winner):
+    mask = torch.zeros(4, 1, 2, 4)
+    mask[:, :, 0] = 1.0
+    learner = learner_of(starts=2, masked_loss=masked, learning_rate=0.0)
+    goal = WORD + 1.0
+    right_within, right_without = goal.clone(), goal.clone()
+    right_within[4:] -= 3.0
+    right_without[:4] -= 0.5
+    with torch.no_grad():
+        for row, token in enumerate((right_within, right_without)):
+            for table in (learner.generators["clip_l"].pairs, learner.mean["clip_l"]):
+                table[row] = token.expand(2, 1, 8)
+    reports = train(Backbone(goal), Encoder(), LatentPool(torch.zeros(4, 1, 2, 4), mask), learner)
+    for _ in range(10):
+        next(reports)
+    assert learner.racers == [winner]
+
+
 @pytest.mark.parametrize(
     ("settle", "starts", "moves"), [(0.0, 3, False), (0.5, 3, True), (0.0, 1, True)]
 )
