@@ -35,7 +35,7 @@ import torch
 from torch import Tensor, nn
 
 from .pack import ensure_pack
-from .world.drawing import Picture, render
+from .world.drawing import Picture, render, silhouette
 from .world.load import load
 from .world.scenery import SCENES
 from .world.subjects import Subject
@@ -70,6 +70,7 @@ class Method:
         tied: Whether K and V share their tokens.
         weight_rate: Learning rate of W_k and W_v, for "weights".
         applied: Inputs of Apply that differ from its defaults.
+        masked: Whether a mask of the subject is given with the picture, as an artist can.
     """
 
     name: str
@@ -79,6 +80,7 @@ class Method:
     tied: bool = False
     weight_rate: float = 0.0
     applied: tuple[tuple[str, float], ...] = ()
+    masked: bool = False
 
     def settings(self) -> dict[str, object]:
         """What shapes the row's numbers, besides the world."""
@@ -88,6 +90,7 @@ class Method:
         if self.config.starts == 1:
             found = {name: value for name, value in found.items() if name not in RACE}
         found |= {"weight_rate": self.weight_rate} if self.weight_rate else {}
+        found |= {"masked": True} if self.masked else {}
         return found | {"applied": dict(self.applied)} if self.applied else found
 
     def seeded(self, seed: int) -> "Method":
@@ -99,7 +102,8 @@ class Method:
     def training(self) -> str:
         """A key that rows share which one training serves, if need be at different lengths."""
         whole = "" if self.kind == "tokens" and not self.config.decay else self.config.steps
-        return f"{self.kind} {self.tied} {self.weight_rate} {self.config.fingerprint()} {whole}"
+        shared = f"{self.kind} {self.tied} {self.weight_rate} {self.masked} {whole}"
+        return f"{shared} {self.config.fingerprint()}"
 
 
 class World:
@@ -114,14 +118,18 @@ class World:
         It is a photo as people have them: a face, and a scene behind it that the training prompt
         does not tell.
         """
-        rng = np.random.default_rng([*map(ord, subject.name)])
-        picture = render(Picture("face", (subject,), scene=str(rng.choice(list(SCENES)))), rng)
+        picture = render(*photo(subject))
         return torch.from_numpy(picture.astype(np.float32) / 255.0)[None]
 
-    def pool(self, model: ModelPatcher, subject: Subject, config: TrainingConfig) -> LatentPool:
+    def mask(self, subject: Subject) -> Tensor:
+        """Returns where the subject is in its picture, a MASK (1, 64, 64) in [0, 1]."""
+        return torch.from_numpy(silhouette(*photo(subject)))[None]
+
+    def pool(self, model: ModelPatcher, subject: Subject, method: Method) -> LatentPool:
         """Returns the encoded views of a subject's picture."""
-        pictures, masks = square_pictures(self.reference(subject), None, RESOLUTION)
-        return encode_pool(self.vae, model, pictures, masks, config, model.load_device)
+        mask = self.mask(subject) if method.masked else None
+        pictures, masks = square_pictures(self.reference(subject), mask, RESOLUTION)
+        return encode_pool(self.vae, model, pictures, masks, method.config, model.load_device)
 
     def plain(self, noun: str, model: ModelPatcher | None = None) -> Prompted:
         """Prompts with an ordinary word for the subject."""
@@ -133,6 +141,12 @@ class World:
         return lambda text: apply_identity(
             self.model, self.clip, identity, text.format(PLACEHOLDER), **applied
         )
+
+
+def photo(subject: Subject) -> tuple[Picture, np.random.Generator]:
+    """Returns what is in a subject's picture, and the generator to draw it with."""
+    rng = np.random.default_rng([*map(ord, subject.name)])
+    return Picture("face", (subject,), scene=str(rng.choice(list(SCENES)))), rng
 
 
 class Tied(nn.Module):
@@ -167,7 +181,7 @@ def learn_tokens(world: World, methods: list[Method], subject: Subject) -> dict[
     with trainable(world.model, world.clip.patcher, torch.float32) as (model, _):
         encoder = HostTextEncoder(world.clip, CLASS_WORD)
         learner = make_learner(longest, encoder, model)
-        pool = world.pool(model, subject, longest.config)
+        pool = world.pool(model, subject, longest)
         with torch.no_grad():
             reference = encoder.reference(longest.config.batch_size)
         backbone = HostBackbone(model, reference, pool.latents[:1], torch.float32)
@@ -220,7 +234,7 @@ def train_lora(world: World, method: Method, subject: Subject) -> ModelPatcher:
     config = method.config
     text = training_prompt(PLACEHOLDER).replace(PLACEHOLDER, CLASS_WORD)
     torch.manual_seed(config.seed)  # the node draws weights and timesteps from the global one
-    latents = world.pool(world.model, subject, config).latents
+    latents = world.pool(world.model, subject, method).latents
     conditioning = world.clip.encode_from_tokens_scheduled(world.clip.tokenize(text))
     with torch.enable_grad():
         model, *_ = TrainLoraNode.execute(
@@ -276,6 +290,7 @@ MAIN: tuple[Method, ...] = (
     Method("alone", "SeFi `default`, no race", config=ALONE),
     Method("default", "SeFi `default`", config=DEFAULT),
 )
+MASKED = {"masked_loss": True}
 ABLATIONS: dict[str, tuple[Method, ...]] = {
     "attention loss": (
         variant("attention-off", "off", attention_loss="off"),
@@ -332,6 +347,12 @@ ABLATIONS: dict[str, tuple[Method, ...]] = {
         variant("stratified", "stratified", stratified=True),
         variant("batch-5", "batch 5", batch_size=5),
         variant("batch-5-fifth", "batch 5, a fifth of the steps", batch_size=5, steps=STEPS // 5),
+    ),
+    "with a mask of the subject": (
+        Method("default-mask", "SeFi `default`", config=replace(DEFAULT, **MASKED), masked=True),
+        Method(
+            "prospect-mask", "ProSpect-style", "tokens", replace(PLAIN, **MASKED), True, masked=True
+        ),
     ),
     "end": (
         variant("decay", "learning rate decays, last pairs kept", decay=True, ema=0.0),

@@ -18,6 +18,7 @@ __all__ = [
 ]
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -87,6 +88,7 @@ class Table:
 
     def __init__(self, records: list[Record], level: float) -> None:
         self.by_method: dict[str, dict[str, dict[str, float]]] = {}
+        self.trained = Counter(record["method"] for record in records)
         trainings: dict[tuple[str, str], list[dict[str, float]]] = {}
         for record in records:
             key = record["method"], record["subject"]
@@ -115,7 +117,8 @@ class Table:
         cells = [f"{self.values(method.name, column).mean():.3f}" for column in COLUMNS]
         cells[0] += bracket(self.values(method.name, "ID(P)"), ".3f")
         seconds = f"{np.median(self.values(method.name, 'seconds')):.0f}"
-        count = str(len(self.by_method[method.name]))
+        subjects, trained = len(self.by_method[method.name]), self.trained[method.name]
+        count = f"{subjects}" if trained == subjects else f"{subjects} ({trained} trainings)"
         return " | ".join(
             [f"| {label}", *cells, self.difference(method.name, base), seconds, count + " |"]
         )

@@ -4,7 +4,7 @@
 give equal pictures.
 """
 
-__all__ = ["ATTRIBUTES", "EXPRESSIONS", "Picture", "render", "sample"]
+__all__ = ["ATTRIBUTES", "EXPRESSIONS", "Picture", "render", "sample", "silhouette"]
 
 from dataclasses import dataclass
 from typing import Literal
@@ -18,6 +18,7 @@ from .subjects import Kind, Subject, random_subject, split
 
 Framing = Literal["face", "bust", "pair", "empty"]
 
+BLACK, WHITE = (0, 0, 0), (255, 255, 255)
 EXPRESSIONS = ("smiling", "surprised", "angry")
 ATTRIBUTES = (*EXPRESSIONS, "glasses", "hat", "old")
 
@@ -73,8 +74,28 @@ def draw_attributes(kind: Kind, rng: np.random.Generator) -> frozenset[str]:
 
 def render(picture: Picture, rng: np.random.Generator) -> np.ndarray:
     """Draws a picture with small accidents of place, size and tilt; shape (N, N, 3), uint8."""
-    image, brush = blank((255, 255, 255))
+    image, brush = blank(WHITE)
     draw_scene(brush, picture.scene, rng)
+    draw_front(brush, picture, rng)
+    return finish(image)
+
+
+def silhouette(picture: Picture, rng: np.random.Generator) -> np.ndarray:
+    """Returns where `render` draws what is before the scene; shape (N, N), float32 in [0, 1]."""
+    _, behind = blank(WHITE)
+    draw_scene(behind, picture.scene, rng)  # takes from the generator what `render` takes
+    state = rng.bit_generator.state
+    drawn = []
+    for ground in (BLACK, WHITE):
+        rng.bit_generator.state = state
+        image, brush = blank(ground)
+        draw_front(brush, picture, rng)
+        drawn.append(finish(image).astype(np.float32) / 255.0)
+    return 1.0 - abs(drawn[1] - drawn[0]).max(axis=-1)
+
+
+def draw_front(brush: Brush, picture: Picture, rng: np.random.Generator) -> None:
+    """Draws the subjects, and the thing that is held or stands before the scene."""
     for place, subject in zip(places(picture, brush, rng), picture.subjects, strict=True):
         draw_body(place, subject, hsv(rng.random(), rng.uniform(0.2, 0.8), rng.uniform(0.4, 1.0)))
         draw_head(place, subject, picture.attributes)
@@ -84,7 +105,6 @@ def render(picture: Picture, rng: np.random.Generator) -> np.ndarray:
         spot = brush.at(x + rng.uniform(-0.03, 0.03), rng.uniform(0.75, 0.79), size)
         hand = skin_colour(picture.subjects[0]) if picture.subjects else None
         draw_object(spot, picture.thing, hand)
-    return finish(image)
 
 
 def places(picture: Picture, brush: Brush, rng: np.random.Generator) -> list[Brush]:
