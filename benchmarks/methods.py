@@ -45,12 +45,14 @@ from comfy.model_patcher import ModelPatcher
 from sefi_pack.nodes.host.backbone import HostBackbone
 from sefi_pack.nodes.host.borrowing import trainable
 from sefi_pack.nodes.host.pictures import encode_pool, square_pictures
+from sefi_pack.nodes.host.preparing import prepared
+from sefi_pack.nodes.host.run import Loaded
 from sefi_pack.nodes.host.sampling import apply_identity
 from sefi_pack.nodes.host.text import HostTextEncoder
 from sefi_pack.sefi_core.identity import Identity
 from sefi_pack.sefi_core.learner import Learner
 from sefi_pack.sefi_core.prompts import training_prompt
-from sefi_pack.sefi_core.recipe import PRESETS, RACE, TrainingConfig
+from sefi_pack.sefi_core.recipe import PREPARATION, PRESETS, RACE, TrainingConfig
 from sefi_pack.sefi_core.training import LatentPool, train
 
 CLASS_WORD, PLACEHOLDER, RESOLUTION = "person", "V*", 64
@@ -89,6 +91,7 @@ class Method:
         found = {"kind": self.kind, **asdict(self.config), "tied": self.tied}
         if self.config.starts == 1:
             found = {name: value for name, value in found.items() if name not in RACE}
+        found = {n: value for n, value in found.items() if value or n not in PREPARATION}
         found |= {"weight_rate": self.weight_rate} if self.weight_rate else {}
         found |= {"masked": True} if self.masked else {}
         return found | {"applied": dict(self.applied)} if self.applied else found
@@ -125,11 +128,18 @@ class World:
         """Returns where the subject is in its picture, a MASK (1, 64, 64) in [0, 1]."""
         return torch.from_numpy(silhouette(*photo(subject)))[None]
 
-    def pool(self, model: ModelPatcher, subject: Subject, method: Method) -> LatentPool:
-        """Returns the encoded views of a subject's picture."""
+    def picture(self, subject: Subject, method: Method) -> tuple[Tensor, Tensor]:
+        """Returns a subject's picture (1, 3, 64, 64) and its mask (1, 1, 64, 64), as the node has
+        them.
+        """
         mask = self.mask(subject) if method.masked else None
-        pictures, masks = square_pictures(self.reference(subject), mask, RESOLUTION)
-        return encode_pool(self.vae, model, pictures, masks, method.config, model.load_device)
+        return square_pictures(self.reference(subject), mask, RESOLUTION)
+
+    def pool(
+        self, model: ModelPatcher, picture: Tensor, mask: Tensor, config: TrainingConfig
+    ) -> LatentPool:
+        """Returns the encoded views of a picture."""
+        return encode_pool(self.vae, model, picture, mask, config, model.load_device)
 
     def plain(self, noun: str, model: ModelPatcher | None = None) -> Prompted:
         """Prompts with an ordinary word for the subject."""
@@ -178,10 +188,12 @@ def learn_tokens(world: World, methods: list[Method], subject: Subject) -> dict[
     """Trains once, for as long as the longest row asks, and keeps what each row is to have."""
     longest = max(methods, key=lambda method: method.config.steps)
     found: dict[Method, Identity] = {}
-    with trainable(world.model, world.clip.patcher, torch.float32) as (model, _):
+    with trainable(world.model, world.clip.patcher, torch.float32) as (model, load):
         encoder = HostTextEncoder(world.clip, CLASS_WORD)
         learner = make_learner(longest, encoder, model)
-        pool = world.pool(model, subject, longest)
+        host = Loaded(model, world.clip, world.vae, torch.float32, load)
+        prepared_picture = prepared(host, encoder, *world.picture(subject, longest), longest.config)
+        pool = world.pool(model, *prepared_picture, longest.config)
         with torch.no_grad():
             reference = encoder.reference(longest.config.batch_size)
         backbone = HostBackbone(model, reference, pool.latents[:1], torch.float32)
@@ -234,7 +246,7 @@ def train_lora(world: World, method: Method, subject: Subject) -> ModelPatcher:
     config = method.config
     text = training_prompt(PLACEHOLDER).replace(PLACEHOLDER, CLASS_WORD)
     torch.manual_seed(config.seed)  # the node draws weights and timesteps from the global one
-    latents = world.pool(world.model, subject, method).latents
+    latents = world.pool(world.model, *world.picture(subject, method), config).latents
     conditioning = world.clip.encode_from_tokens_scheduled(world.clip.tokenize(text))
     with torch.enable_grad():
         model, *_ = TrainLoraNode.execute(
@@ -265,6 +277,7 @@ SHORTER, LONGER = (50, 100, 200, 400), (2000, 3000)
 TOKEN_RATE = 4e-2
 DEFAULT = replace(PRESETS["default"], learning_rate=TOKEN_RATE)
 PAPER = PRESETS["paper"]
+FOUND = {"find_subject": True, "masked_loss": True}
 ALONE = replace(DEFAULT, starts=1)  # every other row is made from it
 PLAIN = replace(ALONE, attention_loss="off")
 
@@ -355,6 +368,11 @@ ABLATIONS: dict[str, tuple[Method, ...]] = {
     ),
     "with a mask of the subject": tuple(
         with_mask(row) for row in MAIN if row.name in ("prospect", "default")
+    ),
+    "what is done to the picture": (
+        Method("framed", "`default`, framed", config=replace(DEFAULT, framing=True)),
+        Method("found", "`default`, subject found", config=replace(DEFAULT, **FOUND)),
+        Method("prepared", "both", config=replace(DEFAULT, framing=True, **FOUND)),
     ),
     "end": (
         variant("decay", "learning rate decays, last pairs kept", decay=True, ema=0.0),

@@ -13,6 +13,7 @@ __all__ = [
     "make_probe",
     "make_race_probe",
     "settled",
+    "spread_probe",
 ]
 
 from collections.abc import Iterator, Sequence

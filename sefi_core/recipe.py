@@ -6,7 +6,7 @@ on from; the picture keeps its size, because a black border is learned as a part
 the mean of the last pairs is kept, because single steps of one sample are noisy.
 """
 
-__all__ = ["ATTENTION_SCOPES", "PRESETS", "RACE", "TrainingConfig"]
+__all__ = ["ATTENTION_SCOPES", "PREPARATION", "PRESETS", "RACE", "TrainingConfig"]
 
 from dataclasses import asdict, dataclass
 
@@ -15,6 +15,8 @@ from .generator import KINDS
 
 # Settings without effect where one pair starts.
 RACE = ("starts", "race_every", "race_from", "settle")
+# What is done to the picture first; a training without them is as it was before they were there.
+PREPARATION = ("framing", "find_subject")
 ATTENTION_SCOPES = ("all tokens", "prompt tokens", "placeholder only", "off")  # options 3, 2, 1
 
 
@@ -35,6 +37,9 @@ class TrainingConfig:
         min_scale, max_scale: Smallest and largest side of the picture in a view, as a share of the
             canvas: below 1 it is pasted on black, above 1 a part of it fills the view.
         views: Augmented views, encoded once.
+        framing: Whether the pictures are first enlarged and moved to where the class word expects
+            their subject (framing.py).
+        find_subject: Whether the mask is where the model sees the class word (subject.py).
         masked_loss: Whether L_KV looks only at the pasted picture, within the subject's mask.
         stratified: Whether samples take the stages in turn rather than at random.
         decay: Whether the learning rate falls to 0 along a cosine.
@@ -62,6 +67,8 @@ class TrainingConfig:
     min_scale: float = 1.0
     max_scale: float = 1.0
     views: int = 64
+    framing: bool = False
+    find_subject: bool = False
     masked_loss: bool = False
     stratified: bool = False
     decay: bool = False
@@ -121,6 +128,9 @@ class TrainingConfig:
                 del settings[name]
         if self.starts == 1:
             for name in RACE:
+                del settings[name]
+        for name in PREPARATION:
+            if not settings[name]:
                 del settings[name]
         return settings
 

@@ -9,6 +9,7 @@ __all__ = [
     "as_jpeg",
     "as_pil",
     "encode_pool",
+    "encode_views",
     "sample_preview",
     "square_pictures",
     "stored_samples",
@@ -106,7 +107,6 @@ def crop_square(planes: Tensor, mask: Tensor) -> Tensor:
     return planes
 
 
-@torch.inference_mode()
 def encode_pool(
     vae: VAE,
     model: ModelPatcher,
@@ -115,10 +115,18 @@ def encode_pool(
     config: TrainingConfig,
     device: torch.device,
 ) -> LatentPool:
-    """Draws the training's views and encodes them, in batches that the host chooses, once."""
+    """Draws the training's views and encodes them once."""
     generator = torch.Generator().manual_seed(config.seed)
     scales = (config.min_scale, config.max_scale)
     views, view_masks = augmented_views(pictures, masks, config.views, scales, generator)
+    return encode_views(vae, model, views, view_masks, device)
+
+
+@torch.inference_mode()
+def encode_views(
+    vae: VAE, model: ModelPatcher, views: Tensor, masks: Tensor, device: torch.device
+) -> LatentPool:
+    """Encodes views (n, 3, R, R) in batches that the host chooses; masks are (n, 1, R, R)."""
     latents = vae.encode(views.movedim(1, -1))
     if latents.ndim != 4 or latents.shape[1] != model.model.latent_format.latent_channels:
         channels = model.model.latent_format.latent_channels
@@ -128,7 +136,7 @@ def encode_pool(
             "checkpoint."
         )
     latents = model.model.process_latent_in(latents.float()).to(device)
-    small = F.interpolate(view_masks, size=latents.shape[-2:], mode="area").to(device)
+    small = F.interpolate(masks, size=latents.shape[-2:], mode="area").to(device)
     with torch.inference_mode(False):
         return LatentPool(latents.clone(), small.clone())
 

@@ -155,7 +155,8 @@ def no_checkpoint(path: Path) -> IdentityFileError:
 
 def in_words(name: str) -> str:
     """Returns what an artist calls a part of `shaped_by`."""
-    names = {"seed": "train_seed", "masked_loss": "mask", "generator": "preset"}
+    names = {"seed": "train_seed", "masked_loss": "mask", "find_subject": "mask"}
+    names |= {"generator": "preset", "framing": "preset"}
     names |= {"min_scale": "preset", "arithmetic": "version of this pack"}
     names |= {"prediction": "model", "noise_levels": "model"}
     return names.get(name, name)

@@ -23,6 +23,7 @@ from .families import own_side, require_match
 from .fingerprint import hash_of_tensors
 from .noise_levels import behaviour, prediction_type
 from .pictures import as_image, encode_pool, square_pictures, stored_samples
+from .preparing import prepared
 from .progress import Progress
 from .recompute import recomputes
 from .run import Loaded, Run
@@ -79,7 +80,12 @@ def train_identity(
     )
     require_match(model, clip)
     subject, subject_mask = square_pictures(image, mask, resolution or own_side(model))
-    config = replace(config, masked_loss=config.masked_loss or bool(subject_mask.min() < 0.99))
+    masked = bool(subject_mask.min() < 0.99)
+    config = replace(
+        config,
+        masked_loss=config.masked_loss or masked,
+        find_subject=config.find_subject and mask is None and not masked,
+    )
     folders.require_plain("name", name)
     numbers = compute_dtype(model, dtype)
 
@@ -104,8 +110,12 @@ def train_identity(
             learner = Learner(tokens, config, scaled=numbers == torch.float16)
             fresh = resume == folders.NO_CHECKPOINT
             shown = NOTHING_SHOWN if fresh else files.restore(learner, resume)
+            if config.framing or config.find_subject:
+                progress.say("asking the model where it sees the subject")
+            learned, where = prepared(host, encoder, subject, subject_mask, config)
+            progress.reference(stored_samples(learned[:1].movedim(1, -1)))
             progress.say(f"encoding {config.views} views of the picture")
-            pool = encode_pool(vae, loaded, subject, subject_mask, config, learner.device)
+            pool = encode_pool(vae, loaded, learned, where, config, learner.device)
             run = Run(host, encoder, learner, pool, files, shown, progress)
             outcome = run.to_the_end(preview_every, checkpoint_every)
         else:

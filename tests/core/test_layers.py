@@ -15,9 +15,9 @@ HOST_MODULES = {
 CORE_ALLOWED = {"torch", "einops", "safetensors", "numpy"}
 CORE_ORDER = (
     "errors", "backbone", "devices", "stages", "prompts", "identity", "group", "edit", "generator",
-    "contexts", "maps", "heatmap", "losses", "memory", "augment", "recipe", "guard", "learner",
-    "prediction", "probe", "race", "training", "together", "container", "texts",
-    "file_format", "evaluation",
+    "contexts", "maps", "heatmap", "losses", "memory", "augment", "framing", "recipe", "guard",
+    "learner", "prediction", "probe", "word", "subject", "race", "training", "together",
+    "container", "texts", "file_format", "evaluation",
 )  # fmt: skip
 
 
