@@ -278,6 +278,14 @@ TOKEN_RATE = 4e-2
 DEFAULT = replace(PRESETS["default"], learning_rate=TOKEN_RATE)
 PAPER = PRESETS["paper"]
 FOUND = {"find_subject": True, "masked_loss": True}
+# Up to the step at which one pair is left.
+RACE_ALONE = replace(
+    DEFAULT,
+    steps=DEFAULT.race_every * (DEFAULT.starts - 1),
+    attention_loss="off",
+    framing=True,
+    **FOUND,
+)
 ALONE = replace(DEFAULT, starts=1)  # every other row is made from it
 PLAIN = replace(ALONE, attention_loss="off")
 
@@ -373,6 +381,7 @@ ABLATIONS: dict[str, tuple[Method, ...]] = {
         Method("framed", "`default`, framed", config=replace(DEFAULT, framing=True)),
         Method("found", "`default`, subject found", config=replace(DEFAULT, **FOUND)),
         Method("prepared", "both", config=replace(DEFAULT, framing=True, **FOUND)),
+        Method("race", "both, its race alone, without the attention loss", config=RACE_ALONE),
     ),
     "end": (
         variant("decay", "learning rate decays, last pairs kept", decay=True, ema=0.0),
