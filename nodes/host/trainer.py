@@ -112,10 +112,10 @@ def train_identity(
             shown = NOTHING_SHOWN if fresh else files.restore(learner, resume)
             if config.framing or config.find_subject:
                 progress.say("asking the model where it sees the subject")
-            learned, where = prepared(host, encoder, subject, subject_mask, config)
-            progress.reference(stored_samples(learned[:1].movedim(1, -1)))
+                subject, subject_mask = prepared(host, encoder, subject, subject_mask, config)
+                progress.reference(stored_samples(subject[:1].movedim(1, -1)))
             progress.say(f"encoding {config.views} views of the picture")
-            pool = encode_pool(vae, loaded, learned, where, config, learner.device)
+            pool = encode_pool(vae, loaded, subject, subject_mask, config, learner.device)
             run = Run(host, encoder, learner, pool, files, shown, progress)
             outcome = run.to_the_end(preview_every, checkpoint_every)
         else:

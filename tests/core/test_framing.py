@@ -8,6 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from sefi_pack.sefi_core.framing import TRIALS, Frame, expected_frame, in_frame
+from sefi_pack.sefi_core.recipe import TrainingConfig
 
 SIDE = 64
 
@@ -88,3 +89,8 @@ def test_what_was_moved_by_accident_is_put_back():
     found = expected_frame(losses)
     before, after = ((one - blob()).square().mean() for one in (photo, in_frame(photo, found)))
     assert after < 0.5 * before
+
+
+def test_a_training_that_takes_the_picture_as_it_is_is_known_by_its_former_name():
+    assert not {"framing", "find_subject"} & TrainingConfig().fingerprint().keys()
+    assert TrainingConfig(framing=True).fingerprint()["framing"]
