@@ -21,8 +21,8 @@ CONTRAST = 1.2  # times as much attention within as without, or there is nothing
 
 @torch.no_grad()
 def find_subject(backbone: Backbone, encoder: TextEncoder, latent: Tensor, seed: int) -> Tensor:
-    """Returns the mask (1, 1, 32, 32), ones and zeros, of a latent (1, c, h, w); all ones where the
-    model sees it everywhere alike.
+    """Returns the mask (1, 1, 32, 32) of a latent (1, c, h, w), ones and zeros on the CPU; all
+    ones where the model sees it everywhere alike.
     """
     columns = subject_columns(encoder).to(latent.device)
     heat = latent.new_zeros(1, 1, MAP_SIDE, MAP_SIDE)
@@ -31,7 +31,7 @@ def find_subject(backbone: Backbone, encoder: TextEncoder, latent: Tensor, seed:
         for (_, maps), side in zip(found.maps, found.sides, strict=True):
             both = maps[..., columns].sum(dim=-1, keepdim=True)
             heat += resize_maps(both, *side).mean(dim=1).sum(dim=0)
-    return above(heat)
+    return above(heat.cpu())  # not every device has float64
 
 
 def subject_columns(encoder: TextEncoder) -> Tensor:
@@ -43,11 +43,11 @@ def subject_columns(encoder: TextEncoder) -> Tensor:
 
 
 def above(heat: Tensor) -> Tensor:
-    """Returns ones where heat, of any shape, is above Otsu's threshold, the one that parts it into
-    the two most unlike halves; all ones where these differ little, or it is no number.
+    """Returns ones where heat, of any shape, on the CPU, is above Otsu's threshold, which parts it
+    into the two most unlike halves; all ones where these differ little, or it is no number.
     """
     ordered = heat.double().flatten().sort().values
-    count = torch.arange(1, len(ordered), device=heat.device, dtype=torch.float64)
+    count = torch.arange(1, len(ordered), dtype=torch.float64)
     below = ordered.cumsum(0)[:-1] / count
     beyond = (ordered.sum() - ordered.cumsum(0)[:-1]) / (len(ordered) - count)
     between = count * (len(ordered) - count) * (beyond - below).square()
