@@ -27,7 +27,7 @@ __all__ = [
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -52,7 +52,7 @@ from sefi_pack.nodes.host.text import HostTextEncoder
 from sefi_pack.sefi_core.identity import Identity
 from sefi_pack.sefi_core.learner import Learner
 from sefi_pack.sefi_core.prompts import training_prompt
-from sefi_pack.sefi_core.recipe import PREPARATION, PRESETS, RACE, TrainingConfig
+from sefi_pack.sefi_core.recipe import PRESETS, TrainingConfig
 from sefi_pack.sefi_core.training import LatentPool, train
 
 CLASS_WORD, PLACEHOLDER, RESOLUTION = "person", "V*", 64
@@ -88,10 +88,7 @@ class Method:
         """What shapes the row's numbers, besides the world."""
         if self.kind in ("name", "class"):
             return {"kind": self.kind}
-        found = {"kind": self.kind, **asdict(self.config), "tied": self.tied}
-        if self.config.starts == 1:
-            found = {name: value for name, value in found.items() if name not in RACE}
-        found = {n: value for n, value in found.items() if value or n not in PREPARATION}
+        found = {"kind": self.kind, **self.config.acting(), "tied": self.tied}
         found |= {"weight_rate": self.weight_rate} if self.weight_rate else {}
         found |= {"masked": True} if self.masked else {}
         return found | {"applied": dict(self.applied)} if self.applied else found
@@ -278,14 +275,9 @@ TOKEN_RATE = 4e-2
 DEFAULT = replace(PRESETS["default"], learning_rate=TOKEN_RATE)
 PAPER = PRESETS["paper"]
 FOUND = {"find_subject": True, "masked_loss": True}
-# Up to the step at which one pair is left.
-RACE_ALONE = replace(
-    DEFAULT,
-    steps=DEFAULT.race_every * (DEFAULT.starts - 1),
-    attention_loss="off",
-    framing=True,
-    **FOUND,
-)
+PREPARED = replace(DEFAULT, framing=True, **FOUND)
+RACE_STEPS = DEFAULT.race_every * (DEFAULT.starts - 1)  # one pair is left after as many
+RACE_ALONE = replace(PREPARED, steps=RACE_STEPS, attention_loss="off")
 ALONE = replace(DEFAULT, starts=1)  # every other row is made from it
 PLAIN = replace(ALONE, attention_loss="off")
 
@@ -380,7 +372,7 @@ ABLATIONS: dict[str, tuple[Method, ...]] = {
     "what is done to the picture": (
         Method("framed", "`default`, framed", config=replace(DEFAULT, framing=True)),
         Method("found", "`default`, subject found", config=replace(DEFAULT, **FOUND)),
-        Method("prepared", "both", config=replace(DEFAULT, framing=True, **FOUND)),
+        Method("prepared", "both", config=PREPARED),
         Method("race", "both, its race alone, without the attention loss", config=RACE_ALONE),
     ),
     "end": (

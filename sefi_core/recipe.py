@@ -6,7 +6,7 @@ on from; the picture keeps its size, because a black border is learned as a part
 the mean of the last pairs is kept, because single steps of one sample are noisy.
 """
 
-__all__ = ["ATTENTION_SCOPES", "PREPARATION", "PRESETS", "RACE", "TrainingConfig"]
+__all__ = ["ATTENTION_SCOPES", "PRESETS", "TrainingConfig"]
 
 from dataclasses import asdict, dataclass
 
@@ -15,7 +15,7 @@ from .generator import KINDS
 
 # Settings without effect where one pair starts.
 RACE = ("starts", "race_every", "race_from", "settle")
-# What is done to the picture first; a training without them is as it was before they were there.
+# What is done to the picture first.
 PREPARATION = ("framing", "find_subject")
 ATTENTION_SCOPES = ("all tokens", "prompt tokens", "placeholder only", "off")  # options 3, 2, 1
 
@@ -116,21 +116,24 @@ class TrainingConfig:
                 "pairs from the same weights; set starts to 1, or the generator to direct."
             )
 
+    def acting(self) -> dict[str, object]:
+        """The settings but for those without effect beside the others; what is done to the picture
+        counts only if it is done, so that a training without is what it was before.
+        """
+        settings = asdict(self)
+        idle = [name for name in PREPARATION if not settings[name]]
+        idle += RACE if self.starts == 1 else ()
+        return {name: value for name, value in settings.items() if name not in idle}
+
     def fingerprint(self) -> dict[str, object]:
         """The settings that shape each step: two trainings with equal ones differ in their length
         alone.
         """
-        settings = asdict(self)
+        settings = self.acting()
         if not self.decay:
             del settings["steps"]
         if not self.probe_every:
             for name in ("probe_every", "probe_patience", "probe_gain"):
-                del settings[name]
-        if self.starts == 1:
-            for name in RACE:
-                del settings[name]
-        for name in PREPARATION:
-            if not settings[name]:
                 del settings[name]
         return settings
 
