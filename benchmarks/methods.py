@@ -8,7 +8,8 @@ and differ in what the row says alone:
     Custom-Diffusion    Textual Inversion, and W_k, W_v of every cross-attention learn with it
     LoRA                the host's own Train LoRA node on the class word
 
-All rows take as many steps and, but for the preset `paper`, the same views.
+All rows but `default`, which ends with its race, take as many steps; those of others learn from the
+picture as it is and, but for the preset `paper`, from the same views.
 """
 # ruff: noqa: E402 - the pack and the host can be imported after `ensure_pack` only
 
@@ -267,34 +268,37 @@ def train_lora(world: World, method: Method, subject: Subject) -> ModelPatcher:
     return model
 
 
-STEPS = PRESETS["default"].steps  # of every row
+STEPS = 1000  # of every row but `default`
 SHORTER, LONGER = (50, 100, 200, 400), (2000, 3000)
 # The numbers of the miniature's tokens are about 0.2 in size, those of CLIP-L's 0.014: a rate that
 # moves them as 5e-3 moves CLIP's is 14 times as large. A little more than half of that is best.
 TOKEN_RATE = 4e-2
 DEFAULT = replace(PRESETS["default"], learning_rate=TOKEN_RATE)
 PAPER = PRESETS["paper"]
-FOUND = {"find_subject": True, "masked_loss": True}
-PREPARED = replace(DEFAULT, framing=True, **FOUND)
-RACE_STEPS = DEFAULT.race_every * (DEFAULT.starts - 1)  # one pair is left after as many
-RACE_ALONE = replace(PREPARED, steps=RACE_STEPS, attention_loss="off")
-ALONE = replace(DEFAULT, starts=1)  # every other row is made from it
+ALONE = TrainingConfig(steps=STEPS, learning_rate=TOKEN_RATE)  # every other row is made from it
+RACED = replace(ALONE, starts=DEFAULT.starts)
 PLAIN = replace(ALONE, attention_loss="off")
+UNFOUND = {"find_subject": False, "masked_loss": False}
 
 
 def variant(name: str, label: str, tied: bool = False, **changes: object) -> Method:
-    """Returns the row "default" without its race and with other settings."""
+    """Returns the row "alone" with other settings."""
     return Method(name, label, config=replace(ALONE, **changes), tied=tied)
 
 
 def edited(name: str, label: str, **applied: float) -> Method:
-    """Returns the row "default" without its race and with other inputs of Apply."""
+    """Returns the row "alone" with other inputs of Apply."""
     return Method(name, label, config=ALONE, applied=tuple(applied.items()))
+
+
+def changed(name: str, label: str, tied: bool = False, **changes: object) -> Method:
+    """Returns the row "default" with other settings."""
+    return Method(name, label, config=replace(DEFAULT, **changes), tied=tied)
 
 
 def with_mask(row: Method) -> Method:
     """Returns a row whose picture comes with a mask, which the node takes as a loss within it."""
-    config = replace(row.config, masked_loss=True)
+    config = replace(row.config, masked_loss=True, find_subject=False)
     return replace(row, name=f"{row.name}-mask", config=config, masked=True)
 
 
@@ -306,7 +310,8 @@ MAIN: tuple[Method, ...] = (
     Method("custom", "Custom-Diffusion-style", "weights", replace(PLAIN, stages=1), True, 1e-4),
     Method("lora", "LoRA, rank 8", "lora", replace(ALONE, learning_rate=3e-3)),
     Method("paper", "SeFi `paper`", config=PAPER),
-    Method("alone", "SeFi `default`, no race", config=ALONE),
+    Method("alone", "SeFi, no race", config=ALONE),
+    Method("raced", "SeFi, race, then by stage", config=RACED),
     Method("default", "SeFi `default`", config=DEFAULT),
 )
 ABLATIONS: dict[str, tuple[Method, ...]] = {
@@ -367,13 +372,15 @@ ABLATIONS: dict[str, tuple[Method, ...]] = {
         variant("batch-5-fifth", "batch 5, a fifth of the steps", batch_size=5, steps=STEPS // 5),
     ),
     "with a mask of the subject": tuple(
-        with_mask(row) for row in MAIN if row.name in ("prospect", "default")
+        with_mask(row) for row in MAIN if row.name in ("prospect", "raced", "default")
     ),
-    "what is done to the picture": (
-        Method("framed", "`default`, framed", config=replace(DEFAULT, framing=True)),
-        Method("found", "`default`, subject found", config=replace(DEFAULT, **FOUND)),
-        Method("prepared", "both", config=PREPARED),
-        Method("race", "both, its race alone, without the attention loss", config=RACE_ALONE),
+    "parts of default": (
+        changed("unframed", "not framed", framing=False),
+        changed("unfound", "subject not found", **UNFOUND),
+        changed("unprepared", "neither framed nor found", framing=False, **UNFOUND),
+        changed("attended", "attention loss, prompt tokens", attention_loss="prompt tokens"),
+        changed("by-stage", f"{STEPS} steps: then by stage", steps=STEPS),
+        changed("default-tied", "K = V", tied=True),
     ),
     "end": (
         variant("decay", "learning rate decays, last pairs kept", decay=True, ema=0.0),

@@ -44,11 +44,12 @@ class TrainSeFiID(io.ComfyNode):
                 ),
                 io.Int.Input(
                     "steps",
-                    default=1000,
+                    default=DEFAULT.steps,
                     min=1,
                     max=100000,
-                    tooltip="Training steps. The paper uses about 1000. Fewer: weaker likeness. "
-                    "Many more: the photo itself starts to come back.",
+                    tooltip="Training steps. The preset default is made for 480: five candidates "
+                    "learn, the best is kept. Fewer: weaker likeness. More: the photo itself "
+                    "starts to come back. The paper uses about 1000.",
                 ),
                 io.Float.Input(
                     "learning_rate",
@@ -64,8 +65,8 @@ class TrainSeFiID(io.ComfyNode):
                     options=list(PRESETS),
                     default="default",
                     tooltip="default: our recommended recipe. paper: the paper's, to compare; for "
-                    "its letter also set attention_loss_weight to 0.003 and attention_loss to all "
-                    "tokens. Expect it to be less stable.",
+                    "its letter also set steps to 1000, attention_loss_weight to 0.003 and "
+                    "attention_loss to all tokens. Expect it to be less stable.",
                 ),
                 io.Float.Input(
                     "attention_loss_weight",
@@ -74,8 +75,8 @@ class TrainSeFiID(io.ComfyNode):
                     max=1000.0,
                     step=0.0001,
                     tooltip="How strongly the identity is kept from taking over the rest of the "
-                    "prompt. Lower: closer likeness, less obedient prompts. Higher: the "
-                    "reverse. The paper's value, for all tokens, is 0.003.",
+                    "prompt, once attention_loss is on. Lower: closer likeness, less obedient "
+                    "prompts. Higher: the reverse. The paper's value, for all tokens, is 0.003.",
                 ),
                 io.Int.Input(
                     "train_seed",
@@ -89,7 +90,8 @@ class TrainSeFiID(io.ComfyNode):
                     "mask",
                     optional=True,
                     tooltip="White where the subject is: only that is learned, and the crop is "
-                    "centred on it. Without one, a picture's alpha channel serves.",
+                    "centred on it. Without one, a picture's alpha channel serves, or else the "
+                    "model finds the subject by itself. All white: the whole picture counts.",
                 ),
                 io.Int.Input(
                     "stages",
@@ -105,8 +107,9 @@ class TrainSeFiID(io.ComfyNode):
                     options=list(ATTENTION_SCOPES),
                     default=DEFAULT.attention_loss,
                     optional=True,
-                    tooltip="Which words of the prompt the attention loss watches. The paper's "
-                    "choice is all tokens.",
+                    tooltip="Which words of the prompt the attention loss watches. Choose prompt "
+                    "tokens if prompts are ignored: a little less likeness, more obedience. The "
+                    "paper's choice is all tokens.",
                 ),
                 io.Int.Input(
                     "batch_size",
@@ -185,8 +188,8 @@ class TrainSeFiID(io.ComfyNode):
                     "loss_map",
                     display_name="loss_map",
                     tooltip="The losses of every step, for Plot Loss Graph. With the preset "
-                    "default they are low up to step 480, where only noisy pictures are learned "
-                    "from.",
+                    "default they are higher beyond step 480, from where on less noisy pictures "
+                    "are learned from too.",
                 ),
                 io.Image.Output(
                     "samples",

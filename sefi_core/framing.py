@@ -15,9 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-LOW = (
-    700  # the least timestep to ask at: nearer to the clean picture, details answer, not the frame
-)
+LOW = 700  # the least timestep to ask at: nearer to the clean picture details answer
 STEPS = (-3.0, -1.0, 1.0, 3.0)  # none at 0: a picture that is not resampled is sharper than all
 UNITS = (0.05, 0.02, 0.02)  # of a step in zoom, right, down
 FLAT = 0.1  # of the mean loss: trials that differ by less are nearly as good

@@ -1,9 +1,11 @@
 """The settings of a training, and the two presets.
 
 `paper` is the paper's recipe to the letter; `default` is what measured best (docs/quality.md): the
-pairs themselves are learned, from the class word on, and of five one is kept for all stages to go
-on from; the picture keeps its size, because a black border is learned as a part of the subject; and
-the mean of the last pairs is kept, because single steps of one sample are noisy.
+picture is put into the frame in which the class word expects it, and its subject alone is learned;
+the pairs themselves are learned, from the class word on, and of five that race one is kept for all
+stages; the views keep the picture's size, because a black border is learned as a part of the
+subject; and the mean of the last pairs is kept, because single steps of one sample are noisy. Its
+steps are those of the race: with more of them each stage goes on by itself.
 """
 
 __all__ = ["ATTENTION_SCOPES", "PRESETS", "TrainingConfig"]
@@ -139,7 +141,14 @@ class TrainingConfig:
 
 
 PRESETS = {
-    "default": TrainingConfig(starts=5),
+    "default": TrainingConfig(
+        steps=480,
+        attention_loss="off",
+        framing=True,
+        find_subject=True,
+        masked_loss=True,
+        starts=5,
+    ),
     "paper": TrainingConfig(
         attention_loss="all tokens",
         attention_loss_weight=0.003,

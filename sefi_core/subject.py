@@ -17,12 +17,13 @@ from .word import ask_class_word
 LOOKS = 20
 LOW = 400  # nearer to the clean picture a map follows edges rather than meanings
 CONTRAST = 1.2  # times as much attention within as without, or there is nothing to tell apart
+LEAST = 0.05  # of the picture: what is smaller is a peak of the attention rather than a subject
 
 
 @torch.no_grad()
 def find_subject(backbone: Backbone, encoder: TextEncoder, latent: Tensor, seed: int) -> Tensor:
     """Returns the mask (1, 1, 32, 32) of a latent (1, c, h, w), ones and zeros on the CPU; all
-    ones where the model sees it everywhere alike.
+    ones where the model sees it everywhere alike, or next to nowhere.
     """
     columns = subject_columns(encoder).to(latent.device)
     heat = latent.new_zeros(1, 1, MAP_SIDE, MAP_SIDE)
@@ -31,7 +32,8 @@ def find_subject(backbone: Backbone, encoder: TextEncoder, latent: Tensor, seed:
         for (_, maps), side in zip(found.maps, found.sides, strict=True):
             both = maps[..., columns].sum(dim=-1, keepdim=True)
             heat += resize_maps(both, *side).mean(dim=1).sum(dim=0)
-    return above(heat.cpu())  # not every device has float64
+    mask = above(heat.cpu())  # not every device has float64
+    return mask if mask.mean() >= LEAST else torch.ones_like(mask)
 
 
 def subject_columns(encoder: TextEncoder) -> Tensor:

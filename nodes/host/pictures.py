@@ -8,6 +8,7 @@ __all__ = [
     "as_image",
     "as_jpeg",
     "as_pil",
+    "dimmed",
     "encode_pool",
     "encode_views",
     "sample_preview",
@@ -36,6 +37,7 @@ from .sampling import apply_identity
 
 MIN_SIDE = 64  # pixels; the coarsest UNet layer then still sees a grid
 PREVIEW_STEPS, PREVIEW_GUIDANCE = 14, 5.0
+DIMMED = 0.35  # of the brightness, where nothing is learned
 SMALL_PIXELS, SMALL_QUALITY = 256, 85  # of covers and of what a node shows
 
 
@@ -105,6 +107,11 @@ def crop_square(planes: Tensor, mask: Tensor) -> Tensor:
         start = round(min(max(middle - size / 2, 0), length - size))
         planes = planes.narrow(axis, start, size)
     return planes
+
+
+def dimmed(pictures: Tensor, masks: Tensor) -> Tensor:
+    """Returns pictures (B, 3, R, R) as an IMAGE, darker where masks (B, 1, R, R) are black."""
+    return (pictures * (DIMMED + (1.0 - DIMMED) * masks)).movedim(1, -1)
 
 
 def encode_pool(

@@ -22,7 +22,7 @@ from .borrowing import compute_dtype, trainable
 from .families import own_side, require_match
 from .fingerprint import hash_of_tensors
 from .noise_levels import behaviour, prediction_type
-from .pictures import as_image, encode_pool, square_pictures, stored_samples
+from .pictures import as_image, dimmed, encode_pool, square_pictures, stored_samples
 from .preparing import prepared
 from .progress import Progress
 from .recompute import recomputes
@@ -94,7 +94,7 @@ def train_identity(
         Progress(steps, stages, node_id, workflow) as progress,
         trainable(model, clip.patcher, numbers, again) as (loaded, load),
     ):
-        progress.reference(stored_samples(subject[:1].movedim(1, -1)))
+        progress.reference(stored_samples(dimmed(subject[:1], subject_mask[:1])))
         host = Loaded(loaded, clip, vae, numbers, load)
         shaped_by = what_shapes(host, config, class_word, subject, subject_mask)
         files = RunFiles(name, shaped_by, {"steps": steps, "preview_every": preview_every})
@@ -113,7 +113,7 @@ def train_identity(
             if config.framing or config.find_subject:
                 progress.say("asking the model where it sees the subject")
                 subject, subject_mask = prepared(host, encoder, subject, subject_mask, config)
-                progress.reference(stored_samples(subject[:1].movedim(1, -1)))
+                progress.reference(stored_samples(dimmed(subject[:1], subject_mask[:1])))
             progress.say(f"encoding {config.views} views of the picture")
             pool = encode_pool(vae, loaded, subject, subject_mask, config, learner.device)
             run = Run(host, encoder, learner, pool, files, shown, progress)

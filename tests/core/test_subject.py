@@ -70,6 +70,14 @@ def test_what_is_seen_everywhere_alike_is_learned_whole():
     assert above(torch.full((4, 4), math.nan)).min() == 1.0
 
 
+def test_a_peak_of_the_attention_is_no_subject():
+    region = torch.zeros(8, 8)
+    region[3, 3] = 1.0
+    assert found(region, SLOT)[0].min() == 1.0
+    region[2:4, 2:4] = 1.0
+    assert found(region, SLOT)[0].mean() < 0.2
+
+
 @given(
     st.lists(st.booleans(), min_size=4, max_size=200).filter(lambda on: 0 < sum(on) < len(on)),
     st.floats(0.01, 1.0),

@@ -24,8 +24,9 @@ sys.argv = given
 import pytest
 import seeded
 import torch
-from sefi_pack.nodes.host import trainer
+from sefi_pack.nodes.host import preparing, trainer
 from sefi_pack.nodes.host.text import class_tokens, token_widths
+from sefi_pack.sefi_core import subject
 from sefi_pack.sefi_core.identity import Identity
 
 
@@ -84,16 +85,20 @@ def output(tmp_path, monkeypatch):
 
 @pytest.fixture
 def ask(model, clip, vae, picture, output, monkeypatch):
-    """Trains with small settings; keyword arguments change them."""
+    """Trains with small settings, and asks the model little of a picture; keyword arguments change
+    the former.
+    """
     few_views = {name: replace(preset, views=8) for name, preset in trainer.PRESETS.items()}
     monkeypatch.setattr(trainer, "PRESETS", few_views)
+    for module, name in ((preparing, "SAMPLES"), (preparing, "LEAST_SAMPLES"), (subject, "LOOKS")):
+        monkeypatch.setattr(module, name, 1)
 
     def train(**changed):
         request = {
             "model": model, "clip": clip, "vae": vae, "image": picture, "class_word": "person",
             "train_seed": 0, "preset": "default", "steps": 6, "learning_rate": 3e-4,
-            "attention_loss_weight": 0.003, "resolution": 64, "preview_every": 0,
-            "checkpoint_every": 0,
+            "attention_loss_weight": 0.003, "attention_loss": "prompt tokens", "resolution": 64,
+            "preview_every": 0, "checkpoint_every": 0,
         }  # fmt: skip
         return trainer.train_identity(**{**request, **changed})
 

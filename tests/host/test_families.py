@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import types
 
 import comfy.model_base
@@ -254,6 +255,7 @@ def test_masks_alpha_and_several_pictures(name, ask, monkeypatch):
     monkeypatch.setattr(
         training, "denoising_loss", lambda p, m: (masks_of_losses.append(m), loss(p, m))[1]
     )
+    ask = functools.partial(ask, preset="paper")  # which takes pictures as they are
     by_mask = ask(image=picture, mask=right, steps=3)[0]
     by_alpha = ask(image=torch.cat([picture, right[..., None]], dim=-1), steps=3)[0]
     both = ask(image=torch.cat([picture, 1.0 - picture]), steps=8)[0]

@@ -8,15 +8,14 @@ from comfy.model_management import InterruptProcessingException, interrupt_curre
 from sefi_pack.benchmarks.methods import METHODS, World
 from sefi_pack.benchmarks.world.files import MINIATURE
 from sefi_pack.benchmarks.world.subjects import named
-from sefi_pack.nodes.host import pictures, preparing, trainer
+from sefi_pack.nodes.host import pictures, preparing
 from sefi_pack.nodes.host.borrowing import trainable
 from sefi_pack.nodes.host.preparing import expected_frames, prepared
 from sefi_pack.nodes.host.run import Loaded
 from sefi_pack.nodes.host.text import HostTextEncoder
-from sefi_pack.sefi_core import subject
 from sefi_pack.sefi_core.framing import Frame, in_frame
 
-PREPARED = METHODS["prepared"].config
+DEFAULT = METHODS["default"].config
 
 
 @pytest.fixture(scope="module")
@@ -43,33 +42,23 @@ def pools(monkeypatch):
     return seen
 
 
-@pytest.fixture
-def ask_prepared(ask, monkeypatch):
-    """Trains by a preset that prepares the picture, asking the model as little as can be."""
-    preset = replace(PREPARED, views=8)
-    monkeypatch.setitem(trainer.PRESETS, "default", preset)
-    for module, name in ((preparing, "SAMPLES"), (preparing, "LEAST_SAMPLES"), (subject, "LOOKS")):
-        monkeypatch.setattr(module, name, 1)
-    return ask
-
-
 @pytest.mark.parametrize(
     ("taken", "direction"), [(Frame(zoom=0.1), "zoom"), (Frame(down=0.04), "down")]
 )
 def test_a_head_too_near_or_too_low_is_put_where_the_model_expects_it(
     world, borrowed, taken, direction
 ):
-    picture, mask = world.picture(named("person")["martin"], METHODS["prepared"])
-    (as_drawn,) = expected_frames(*borrowed, picture, mask, PREPARED)
-    (found,) = expected_frames(*borrowed, in_frame(picture, taken), mask, PREPARED)
+    picture, mask = world.picture(named("person")["martin"], METHODS["default"])
+    (as_drawn,) = expected_frames(*borrowed, picture, mask, DEFAULT)
+    (found,) = expected_frames(*borrowed, in_frame(picture, taken), mask, DEFAULT)
     move = getattr(as_drawn, direction) - getattr(found, direction)
     assert move > 0.5 * getattr(taken, direction)
 
 
 def test_the_subject_is_found_before_its_scene(world, borrowed):
     person = named("person")["diana"]
-    picture, mask = world.picture(person, METHODS["prepared"])
-    config = replace(PREPARED, framing=False)
+    picture, mask = world.picture(person, METHODS["default"])
+    config = replace(DEFAULT, framing=False)
     same, found = prepared(*borrowed, picture, mask, config)
     truth = world.mask(person)[:, None]
     assert same is picture and found.shape == mask.shape
@@ -82,14 +71,12 @@ def test_pictures_have_frames_of_their_own(world, borrowed, monkeypatch):
     monkeypatch.setattr(preparing, "SAMPLES", 2)
     two = torch.cat([world.reference(named("person")[n]) for n in ("martin", "diana")])
     both = two.movedim(-1, 1), torch.ones(2, 1, 64, 64)
-    first, second = expected_frames(*borrowed, *both, PREPARED)
-    (alone,) = expected_frames(*borrowed, both[0][1:], both[1][1:], PREPARED)
+    first, second = expected_frames(*borrowed, *both, DEFAULT)
+    (alone,) = expected_frames(*borrowed, both[0][1:], both[1][1:], DEFAULT)
     assert first != second == alone
 
 
-def test_without_a_mask_one_is_found_and_what_an_artist_gives_counts(
-    ask_prepared, pools, monkeypatch
-):
+def test_without_a_mask_one_is_found_and_what_an_artist_gives_counts(ask, pools, monkeypatch):
     half = torch.zeros(1, 1, 32, 32)
     half[..., :16] = 1.0
     monkeypatch.setattr(preparing, "find_subject", lambda *_: half)
@@ -98,10 +85,10 @@ def test_without_a_mask_one_is_found_and_what_an_artist_gives_counts(
     painted[:, 20:50, 20:50] = 1.0
     opaque = torch.rand(1, 80, 72, 4)
     opaque[..., 3] = 1.0
-    ask_prepared(steps=1)
-    ask_prepared(steps=1, image=opaque)
-    ask_prepared(steps=1, mask=painted)
-    ask_prepared(steps=1, mask=torch.ones(1, 80, 72))
+    ask(steps=1)
+    ask(steps=1, image=opaque)
+    ask(steps=1, mask=painted)
+    ask(steps=1, mask=torch.ones(1, 80, 72))
     masks = [mask for _, mask in pools]
     assert all(
         mask.equal(half.repeat_interleave(2, 2).repeat_interleave(2, 3)) for mask in masks[:2]
@@ -109,16 +96,15 @@ def test_without_a_mask_one_is_found_and_what_an_artist_gives_counts(
     assert 0.1 < masks[2].mean() < 0.3 and masks[3].min() > 0.999
 
 
-@pytest.mark.parametrize("preset", ["default", "paper"])
-def test_the_presets_take_the_picture_as_it_is(ask, pools, monkeypatch, preset):
+def test_the_paper_takes_the_picture_as_it_is(ask, pools, monkeypatch):
     monkeypatch.setattr(preparing, "encode_views", None)  # nothing may be asked of the model
-    ask(steps=1, preset=preset)
+    ask(steps=1, preset="paper")
     ((picture, mask),) = pools
     assert picture.shape == (1, 3, 64, 64) and mask.min() > 0.999
 
 
-def test_cancel_works_while_the_model_is_asked(ask_prepared, pools):
+def test_cancel_works_while_the_model_is_asked(ask, pools):
     interrupt_current_processing(True)
     with pytest.raises(InterruptProcessingException):
-        ask_prepared(steps=1)
+        ask(steps=1)
     assert not pools
