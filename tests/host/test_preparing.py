@@ -11,6 +11,7 @@ from sefi_pack.benchmarks.world.subjects import named
 from sefi_pack.nodes.host import pictures, preparing
 from sefi_pack.nodes.host.borrowing import trainable
 from sefi_pack.nodes.host.preparing import expected_frames, prepared
+from sefi_pack.nodes.host.progress import Progress
 from sefi_pack.nodes.host.run import Loaded
 from sefi_pack.nodes.host.text import HostTextEncoder
 from sefi_pack.sefi_core.framing import Frame, in_frame
@@ -94,6 +95,18 @@ def test_without_a_mask_one_is_found_and_what_an_artist_gives_counts(ask, pools,
         mask.equal(half.repeat_interleave(2, 2).repeat_interleave(2, 3)) for mask in masks[:2]
     )
     assert 0.1 < masks[2].mean() < 0.3 and masks[3].min() > 0.999
+
+
+def test_what_is_not_learned_is_dimmed_in_the_panel(ask, monkeypatch):
+    left = torch.zeros(1, 1, 32, 32)
+    left[..., :16] = 1.0
+    shown = []
+    monkeypatch.setattr(preparing, "find_subject", lambda *_: left)
+    monkeypatch.setattr(Progress, "reference", lambda _, pictures: shown.append(pictures.clone()))
+    ask(steps=1, image=torch.ones(1, 64, 64, 3))
+    at_once, found = shown
+    assert at_once.min() == 255
+    assert found[:, :, :32].min() == 255 and 50 < found[:, :, 32:].max() < 128
 
 
 def test_the_paper_takes_the_picture_as_it_is(ask, pools, monkeypatch):
