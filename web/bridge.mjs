@@ -118,9 +118,12 @@ function nodeAt(id) {
 /** The trainings that the server knows for the open workflow. */
 export const trainings = () => asked(`/sefi/trainings?${query({ workflow: app.graph.id })}`)
 
-/** The address of what a training learns ("reference") or of its latest "preview". */
-export const pictureAddress = ({ prompt, node, preview }, of) =>
-  api.apiURL(`/sefi/picture?${query({ prompt, node, of, step: preview })}`)
+/** The address of what a training learns ("reference") or of its latest "preview"; another one for
+ * each that is shown. */
+export const pictureAddress = (training, of) => {
+  const { prompt, node, [of]: number } = training
+  return api.apiURL(`/sefi/picture?${query({ prompt, node, of, number })}`)
+}
 
 /** Asks to end a training early and keep it; tells whether it was running. */
 export async function keep({ prompt, node }) {

@@ -109,6 +109,6 @@ export function fromKeepsake(kept) {
   if (![kept.total, kept.done, kept.stages].every(number) || !kept.points.every(whole)) return null
   const state = kept.state === 'kept' ? 'kept' : 'finished'
   const { total, done, stages, points } = kept
-  const unkept = { note: '', left: null, reference: false, preview: 0 }
+  const unkept = { note: '', left: null, reference: 0, preview: 0 }
   return { ...unkept, state, total, done, stages, points }
 }

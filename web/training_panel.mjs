@@ -91,7 +91,7 @@ export class TrainingPanel {
       shown.push(['preview', filled(this.texts.preview, { step: training.preview })])
     }
     // An image that is already there stays: it would flicker, and be asked for again.
-    const key = (of) => `${training.prompt} ${of} ${of === 'preview' ? training.preview : 0}`
+    const key = (of) => `${training.prompt} ${of} ${training[of]}`
     const before = new Map([...this.pictures.children].map((child) => [child.dataset.key, child]))
     this.pictures.replaceChildren(
       ...shown.map(([of, caption]) => {

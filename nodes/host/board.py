@@ -27,8 +27,8 @@ class Training:
         state: "running"; then "finished", "kept" (ended early by the artist) or "stopped".
         note: A line for the artist.
         left: Seconds to go, once they can be told.
-        reference, preview: JPEGs of what is learned and of the latest preview, made at
-            `preview_step`.
+        reference, preview: JPEGs of what is learned, the `references`th that is shown, and of the
+            latest preview, made at `preview_step`.
         keep_asked: Whether the artist has asked to end it early and go on with what is there.
     """
 
@@ -41,6 +41,7 @@ class Training:
     note: str = ""
     left: float | None = None
     reference: bytes = b""
+    references: int = 0
     preview: bytes = b""
     preview_step: int = 0
     keep_asked: bool = False
@@ -72,7 +73,7 @@ class Training:
             "state": self.state,
             "note": self.note,
             "left": self.left,
-            "reference": bool(self.reference),
+            "reference": self.references,
             "preview": self.preview_step,
             "since": since,
             "points": [[i + 1, *self.point(i)] for i in chosen],
@@ -82,7 +83,7 @@ class Training:
         """Returns what the host keeps with the results of a training that is over: a small curve,
         no picture.
         """
-        return self.told(most=FEW_POINTS) | {"reference": False, "preview": 0}
+        return self.told(most=FEW_POINTS) | {"reference": 0, "preview": 0}
 
     def point(self, index: int) -> tuple[float | None, float | None, int]:
         denoising, attention, stage = self.curve[3 * index : 3 * index + 3]

@@ -82,6 +82,7 @@ class Progress:
     def reference(self, picture: Tensor) -> None:
         """Shows the picture (1, H, W, 3), 8 bits, that is learned."""
         self.training.reference = as_jpeg(picture)
+        self.training.references += 1
 
     def go_on(self, losses: Tensor, stages: Tensor, samples: Tensor) -> None:
         """Shows the losses (n, 2), the stages (n,) and the previews of the steps taken earlier, and

@@ -82,6 +82,7 @@ def test_the_record_follows_a_training(ask, output, monkeypatch):
         assert point[2] == pytest.approx(attention, rel=1e-3)
         assert point[3] in range(5)
     assert (told["state"], told["done"], told["preview"]) == ("finished", 6, 4)
+    assert told["reference"] == 2  # as it came, then with its subject found
     for jpeg in (training.reference, training.preview):
         assert Image.open(BytesIO(jpeg)).size == (64, 64)
     (panel,) = outputs[3]["sefi_training"]
