@@ -12,7 +12,8 @@ from .devices import sent
 from .losses import denoising_loss
 from .probe import Probe
 
-BATCH = 4  # samples at once: without gradients they take less memory than a step of one
+# Of latents, at once: four samples of 512 pixels, which take less memory than a step of one.
+AREA = 4 * 64 * 64
 
 
 @torch.no_grad()
@@ -23,7 +24,8 @@ def ask_class_word(
     device = probe.latents.device
     word = {name: token.expand(1, 1, -1) for name, token in encoder.class_tokens.items()}
     context = encoder.encode(word).to(device)
-    for latents, masks, noise, timesteps in probe.batches(BATCH):
+    at_once = max(1, AREA // probe.latents[0, 0].numel())
+    for latents, masks, noise, timesteps in probe.batches(at_once):
         contexts = context.expand(len(latents), -1, -1)
         times = sent(backbone.nearest(timesteps), device)
         noise = sent(noise, device).to(latents)

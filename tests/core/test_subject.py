@@ -2,11 +2,14 @@
 
 import math
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from sefi_pack.sefi_core.backbone import Prediction
+from sefi_pack.sefi_core.probe import LatentPool, spread_probe
 from sefi_pack.sefi_core.subject import above, find_subject
+from sefi_pack.sefi_core.word import ask_class_word
 
 SIDES = [(8, 8), (16, 16)]
 SLOT, LENGTH = 3, 6
@@ -68,6 +71,14 @@ def test_what_is_seen_everywhere_alike_is_learned_whole():
     assert found(torch.ones(8, 8), SLOT)[0].min() == 1.0
     assert found(torch.eye(8), SLOT + 2)[0].min() == 1.0  # another word's place tells nothing
     assert above(torch.full((4, 4), math.nan)).min() == 1.0
+
+
+@pytest.mark.parametrize(("side", "sizes"), [(8, [20]), (64, [4] * 5), (128, [1] * 20)])
+def test_as_many_are_asked_about_at_once_as_their_size_allows(side, sizes):
+    pool = LatentPool(torch.zeros(1, 4, side, side), torch.ones(1, 1, side, side))
+    probe = spread_probe(pool, count=20, low=0, seed=0)
+    asked = ask_class_word(Backbone(torch.zeros(8, 8), SLOT), Encoder(), probe, with_maps=True)
+    assert [len(found.output) for found, _ in asked] == sizes
 
 
 def test_a_peak_of_the_attention_is_no_subject():
