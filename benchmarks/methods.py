@@ -390,4 +390,4 @@ ABLATIONS: dict[str, tuple[Method, ...]] = {
     "training seed": (variant("seed-1", "another seed", seed=1),),
 }
 METHODS = {m.name: m for m in (*MAIN, *(m for group in ABLATIONS.values() for m in group))}
-QUICK = ("name", "class", "inversion", "default")
+QUICK = ("name", "class", "default")
