@@ -39,6 +39,10 @@ export function smoothed(points, loss, span) {
   return line
 }
 
+/** Whether a loss is no part of a training: 0 at every step there is. */
+export const isLeftOut = (points, loss) =>
+  points.length > 0 && points.every((point) => point[loss] === 0)
+
 /** The highest value to draw of a loss: a few outliers may leave the picture at its top. */
 export function ceiling(points, loss) {
   const values = points.map((p) => p[loss]).filter((v) => v !== null).sort((a, b) => a - b)

@@ -1,7 +1,8 @@
 // The panel of Train SeFi ID: the losses, how long it takes, the latest preview, "Stop and keep".
 
 import {
-  LOSSES, ceiling, clock, dotPaths, joined, linePath, lossText, smoothed, stageColour, thinned
+  LOSSES, ceiling, clock, dotPaths, isLeftOut, joined, linePath, lossText, smoothed, stageColour,
+  thinned
 } from './curve.mjs'
 import { drawing, element } from './dom.mjs'
 import { filled } from './texts.mjs'
@@ -135,6 +136,7 @@ class Chart {
 
   show({ points, state, done, total, stages }) {
     const { loss } = this
+    this.root.hidden = isLeftOut(points, loss)
     const span = state === 'running' ? total : done
     const top = ceiling(points, loss)
     const line = thinned(smoothed(points, loss, span), MOST_DRAWN)

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import {
-  LOSSES, ceiling, clock, dotPaths, fromKeepsake, joined, keepsake, linePath, lossText, smoothed,
+  LOSSES, ceiling, clock, dotPaths, fromKeepsake, isLeftOut, joined, keepsake, linePath, lossText, smoothed,
   stageColour, thinned
 } from '../../web/curve.mjs'
 
@@ -16,6 +16,14 @@ test('messages join only without a gap', () => {
   assert.equal(joined([], { since: 2, points: next }), null)
   assert.deepEqual(joined(first, { since: 0, points: next }), next) // told anew
   assert.deepEqual(joined(first, { since: 3, points: [] }), first)
+})
+
+test('a loss is left out if it is 0 at every step, and not before there is one', () => {
+  const off = [[1, 0.5, 0, 0], [2, 0.4, 0, 1]]
+  assert.ok(isLeftOut(off, LOSSES.attention) && !isLeftOut(off, LOSSES.denoising))
+  assert.ok(!isLeftOut([...off, [3, 0.4, null, 1]], LOSSES.attention)) // not finite
+  assert.ok(!isLeftOut([...off, [3, 0.4, 1e-9, 1]], LOSSES.attention))
+  assert.ok(!isLeftOut([], LOSSES.attention))
 })
 
 test('thinning keeps the last point, order and the bound', () => {
