@@ -32,7 +32,6 @@ from benchmarks.world.subjects import split
 
 DOCS, WORKFLOWS = ROOT / "web/docs", ROOT / "workflows"
 PEOPLE = ("example.png", "other.png")
-STEPS = 100  # of an identity whose pictures are shown
 LOOKING = ("SeFiAttentionMap", "DrawSeFiAttentionMap", "PreviewImage")
 
 
@@ -41,7 +40,7 @@ def train(opened: Opened) -> None:
     open_workflow(opened, "train_identity")
     save(shot(opened, "SaveSeFiEmbedding"), DOCS / "SaveSeFiEmbedding.jpg")  # no path of ours yet
     for person in PEOPLE:
-        open_workflow(opened, "train_identity", STEPS)
+        open_workflow(opened, "train_identity")
         opened.set_widgets("LoadImage", image=person)
         run(opened)
         if person == PEOPLE[0]:

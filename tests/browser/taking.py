@@ -26,7 +26,7 @@ BARS = (110, 150)  # pixels at the left and at the top that the page covers
 THUMBNAIL, GAP = 480, 12  # pixels
 GREY = "#141414"  # the canvas's
 IDENTITIES = ("my_identity_00001_.safetensors", "my_identity_00002_.safetensors")
-TRAINING = {"resolution": 64, "preview_every": 10, "checkpoint_every": 0}
+TRAINING = {"resolution": 64}
 SAMPLING = {
     "seed": 7, "control_after_generate": "fixed", "steps": 25, "cfg": 3.0, "sampler_name": "euler",
     "scheduler": "normal",
@@ -38,10 +38,10 @@ def workflow(name: str) -> dict[str, Any]:
     return json.loads((ROOT / f"workflows/{name}.json").read_text()) | {"groups": []}
 
 
-def open_workflow(opened: Opened, name: str, steps: int = 40) -> None:
+def open_workflow(opened: Opened, name: str) -> None:
     """Opens a workflow on the miniature world, made small."""
     opened.open_workflow(on_the_miniature(workflow(name)))
-    opened.set_widgets("TrainSeFiID", steps=steps, **TRAINING)
+    opened.set_widgets("TrainSeFiID", **TRAINING)
     opened.set_widgets("EmptyLatentImage", width=128, height=128)
     opened.set_widgets("KSampler", **SAMPLING)
     opened.page.evaluate(
