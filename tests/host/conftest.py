@@ -85,11 +85,11 @@ def output(tmp_path, monkeypatch):
 
 @pytest.fixture
 def ask(model, clip, vae, picture, output, monkeypatch):
-    """Trains with small settings, and asks the model little of a picture; keyword arguments change
-    the former.
+    """Trains with small settings, and asks the model little of a picture, nothing of its frame;
+    keyword arguments change the former.
     """
-    few_views = {name: replace(preset, views=8) for name, preset in trainer.PRESETS.items()}
-    monkeypatch.setattr(trainer, "PRESETS", few_views)
+    small = {n: replace(p, views=8, framing=False) for n, p in trainer.PRESETS.items()}
+    monkeypatch.setattr(trainer, "PRESETS", small)
     for module, name in ((preparing, "SAMPLES"), (preparing, "LEAST_SAMPLES"), (subject, "LOOKS")):
         monkeypatch.setattr(module, name, 1)
 

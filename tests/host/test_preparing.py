@@ -8,7 +8,7 @@ from comfy.model_management import InterruptProcessingException, interrupt_curre
 from sefi_pack.benchmarks.methods import METHODS, World
 from sefi_pack.benchmarks.world.files import MINIATURE
 from sefi_pack.benchmarks.world.subjects import named
-from sefi_pack.nodes.host import pictures, preparing
+from sefi_pack.nodes.host import pictures, preparing, trainer
 from sefi_pack.nodes.host.borrowing import trainable
 from sefi_pack.nodes.host.preparing import expected_frames, prepared
 from sefi_pack.nodes.host.progress import Progress
@@ -41,6 +41,15 @@ def pools(monkeypatch):
         pictures, "augmented_views", lambda p, m, *rest: (seen.append((p, m)), draw(p, m, *rest))[1]
     )
     return seen
+
+
+@pytest.fixture
+def ask_framed(ask, monkeypatch):
+    """Trains by the whole preset."""
+    monkeypatch.setitem(
+        trainer.PRESETS, "default", replace(trainer.PRESETS["default"], framing=True)
+    )
+    return ask
 
 
 @pytest.mark.parametrize(
@@ -77,7 +86,9 @@ def test_pictures_have_frames_of_their_own(world, borrowed, monkeypatch):
     assert first != second == alone
 
 
-def test_without_a_mask_one_is_found_and_what_an_artist_gives_counts(ask, pools, monkeypatch):
+def test_without_a_mask_one_is_found_and_what_an_artist_gives_counts(
+    ask_framed, pools, monkeypatch
+):
     half = torch.zeros(1, 1, 32, 32)
     half[..., :16] = 1.0
     monkeypatch.setattr(preparing, "find_subject", lambda *_: half)
@@ -86,10 +97,10 @@ def test_without_a_mask_one_is_found_and_what_an_artist_gives_counts(ask, pools,
     painted[:, 20:50, 20:50] = 1.0
     opaque = torch.rand(1, 80, 72, 4)
     opaque[..., 3] = 1.0
-    ask(steps=1)
-    ask(steps=1, image=opaque)
-    ask(steps=1, mask=painted)
-    ask(steps=1, mask=torch.ones(1, 80, 72))
+    ask_framed(steps=1)
+    ask_framed(steps=1, image=opaque)
+    ask_framed(steps=1, mask=painted)
+    ask_framed(steps=1, mask=torch.ones(1, 80, 72))
     masks = [mask for _, mask in pools]
     assert all(
         mask.equal(half.repeat_interleave(2, 2).repeat_interleave(2, 3)) for mask in masks[:2]
@@ -116,8 +127,8 @@ def test_the_paper_takes_the_picture_as_it_is(ask, pools, monkeypatch):
     assert picture.shape == (1, 3, 64, 64) and mask.min() > 0.999
 
 
-def test_cancel_works_while_the_model_is_asked(ask, pools):
+def test_cancel_works_while_the_model_is_asked(ask_framed, pools):
     interrupt_current_processing(True)
     with pytest.raises(InterruptProcessingException):
-        ask(steps=1)
+        ask_framed(steps=1)
     assert not pools
