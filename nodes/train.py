@@ -48,8 +48,8 @@ class TrainSeFiID(io.ComfyNode):
                     min=1,
                     max=100000,
                     tooltip="Training steps. The preset default is made for 480: five candidates "
-                    "learn, the best is kept. Fewer: weaker likeness. More: the photo itself "
-                    "starts to come back. The paper uses about 1000.",
+                    "learn, the best is kept. Fewer: weaker likeness. More: closer to "
+                    "this one photo, less like the subject elsewhere. The paper uses about 1000.",
                 ),
                 io.Float.Input(
                     "learning_rate",
