@@ -33,8 +33,8 @@ STRIPS = Path(__file__).resolve().parent.parent / "demo/quality"  # pictures of 
 DRAWS = 10_000
 SHEET = ("name", "inversion", "prospect", "custom", "lora", "paper", "default")
 BASE = "default"  # the row that others are compared with
-CHANGED = "alone"  # the row that ablations change, but for
-OTHERWISE = {"parts of default": BASE}
+CHANGED = "alone"  # the row that ablations change
+CHANGED_BY = {"parts of default": BASE}  # but for these groups of them
 COLUMNS = ("ID(P)", "ID", "Prompt", "Detect", "ID(F)", "Detect(F)", "Layout")
 
 Record = dict[str, object]
@@ -148,7 +148,7 @@ def write_report(
     parts = [f"ID(P) counts pictures with a Prompt score of {level:.2f} or more.", table.text(MAIN)]
     for group, methods in ABLATIONS.items():
         if any(method.name in table.by_method for method in methods):
-            base = OTHERWISE.get(group, CHANGED)
+            base = CHANGED_BY.get(group, CHANGED)
             parts += [f"**{group}**", table.text((METHODS[base], *methods), base)]
     text = "\n\n".join(parts) + "\n"
     (folder / f"{name}.md").write_text(text)

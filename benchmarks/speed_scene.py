@@ -70,7 +70,7 @@ class Scene:
 
     @contextmanager
     def training(self, checkpoint: bool = False, **settings) -> Iterator[Ready]:
-        """Sets up the default training, with `settings` changed."""
+        """Sets up a training by TrainingConfig's own settings, with `settings` changed."""
         config = TrainingConfig(
             **{"steps": 1000, "batch_size": self.batch, "views": VIEWS, **settings}
         )
@@ -118,7 +118,7 @@ def clocked(
 
 
 def ours(scene: Scene, steps: int, checkpoint: bool = False, **settings) -> list[float]:
-    """The pack's training step; `settings` go beyond the default ones."""
+    """The pack's training step; `settings` go beyond TrainingConfig's own."""
     with scene.training(checkpoint, **settings) as ready:
         reports = train(ready.backbone, ready.encoder, ready.pool, ready.learner)
         return clocked(lambda: next(reports), steps)

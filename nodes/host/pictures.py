@@ -110,8 +110,11 @@ def crop_square(planes: Tensor, mask: Tensor) -> Tensor:
 
 
 def dimmed(pictures: Tensor, masks: Tensor) -> Tensor:
-    """Returns pictures (B, 3, R, R) as an IMAGE, darker where masks (B, 1, R, R) are black."""
-    return (pictures * (DIMMED + (1.0 - DIMMED) * masks)).movedim(1, -1)
+    """Returns the first of pictures (B, 3, R, R) in 8 bits, (1, R, R, 3), darker where its mask of
+    (B, 1, R, R) is black.
+    """
+    first = pictures[:1] * (DIMMED + (1.0 - DIMMED) * masks[:1])
+    return stored_samples(first.movedim(1, -1))
 
 
 def encode_pool(

@@ -94,7 +94,7 @@ def train_identity(
         Progress(steps, stages, node_id, workflow) as progress,
         trainable(model, clip.patcher, numbers, again) as (loaded, load),
     ):
-        progress.reference(stored_samples(dimmed(subject[:1], subject_mask[:1])))
+        progress.reference(dimmed(subject, subject_mask))
         host = Loaded(loaded, clip, vae, numbers, load)
         shaped_by = what_shapes(host, config, class_word, subject, subject_mask)
         files = RunFiles(name, shaped_by, {"steps": steps, "preview_every": preview_every})
@@ -113,7 +113,7 @@ def train_identity(
             if config.framing or config.find_subject:
                 progress.say("asking the model where it sees the subject")
                 subject, subject_mask = prepared(host, encoder, subject, subject_mask, config)
-                progress.reference(stored_samples(dimmed(subject[:1], subject_mask[:1])))
+                progress.reference(dimmed(subject, subject_mask))
             progress.say(f"encoding {config.views} views of the picture")
             pool = encode_pool(vae, loaded, subject, subject_mask, config, learner.device)
             run = Run(host, encoder, learner, pool, files, shown, progress)

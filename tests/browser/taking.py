@@ -26,7 +26,6 @@ BARS = (110, 150)  # pixels at the left and at the top that the page covers
 THUMBNAIL, GAP = 480, 12  # pixels
 GREY = "#141414"  # the canvas's
 IDENTITIES = ("my_identity_00001_.safetensors", "my_identity_00002_.safetensors")
-TRAINING = {"resolution": 64}
 SAMPLING = {
     "seed": 7, "control_after_generate": "fixed", "steps": 25, "cfg": 3.0, "sampler_name": "euler",
     "scheduler": "normal",
@@ -41,7 +40,7 @@ def workflow(name: str) -> dict[str, Any]:
 def open_workflow(opened: Opened, name: str) -> None:
     """Opens a workflow on the miniature world, made small."""
     opened.open_workflow(on_the_miniature(workflow(name)))
-    opened.set_widgets("TrainSeFiID", **TRAINING)
+    opened.set_widgets("TrainSeFiID", resolution=64)
     opened.set_widgets("EmptyLatentImage", width=128, height=128)
     opened.set_widgets("KSampler", **SAMPLING)
     opened.page.evaluate(

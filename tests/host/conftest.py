@@ -24,7 +24,7 @@ sys.argv = given
 import pytest
 import seeded
 import torch
-from sefi_pack.nodes.host import preparing, trainer
+from sefi_pack.nodes.host import trainer
 from sefi_pack.nodes.host.text import class_tokens, token_widths
 from sefi_pack.sefi_core import subject
 from sefi_pack.sefi_core.identity import Identity
@@ -90,8 +90,7 @@ def ask(model, clip, vae, picture, output, monkeypatch):
     """
     small = {n: replace(p, views=8, framing=False) for n, p in trainer.PRESETS.items()}
     monkeypatch.setattr(trainer, "PRESETS", small)
-    for module, name in ((preparing, "SAMPLES"), (preparing, "LEAST_SAMPLES"), (subject, "LOOKS")):
-        monkeypatch.setattr(module, name, 1)
+    monkeypatch.setattr(subject, "LOOKS", 1)
 
     def train(**changed):
         request = {

@@ -45,7 +45,9 @@ def pools(monkeypatch):
 
 @pytest.fixture
 def ask_framed(ask, monkeypatch):
-    """Trains by the whole preset."""
+    """Trains by the whole preset, asking little of the frame too."""
+    monkeypatch.setattr(preparing, "SAMPLES", 1)
+    monkeypatch.setattr(preparing, "LEAST_SAMPLES", 1)
     monkeypatch.setitem(
         trainer.PRESETS, "default", replace(trainer.PRESETS["default"], framing=True)
     )

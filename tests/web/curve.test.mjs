@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import {
-  LOSSES, ceiling, clock, dotPaths, fromKeepsake, isLeftOut, joined, keepsake, linePath, lossText, smoothed,
-  stageColour, thinned
+  LOSSES, ceiling, clock, dotPaths, fromKeepsake, isLeftOut, joined, keepsake, linePath,
+  lossText, smoothed, stageColour, thinned
 } from '../../web/curve.mjs'
 
 const points = (n, from = 1) => Array.from({ length: n }, (_, i) => [from + i, i + 0.5, i % 2 ? null : i, i % 5])
