@@ -34,7 +34,7 @@ DRAWS = 10_000
 SHEET = ("name", "inversion", "prospect", "custom", "lora", "paper", "default")
 BASE = "default"  # the row that others are compared with
 CHANGED = "alone"  # the row that ablations change
-CHANGED_BY = {"parts of default": BASE}  # but for these groups of them
+CHANGED_BY = {"parts of the race alone": "race"}  # but for these groups of them
 COLUMNS = ("ID(P)", "ID", "Prompt", "Detect", "ID(F)", "Detect(F)", "Layout")
 
 Record = dict[str, object]

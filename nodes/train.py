@@ -47,9 +47,10 @@ class TrainSeFiID(io.ComfyNode):
                     default=DEFAULT.steps,
                     min=1,
                     max=100000,
-                    tooltip="Training steps. The preset default is made for 480: five candidates "
-                    "learn, the best is kept. Fewer: weaker likeness. More: closer to "
-                    "this one photo, less like the subject elsewhere. The paper uses about 1000.",
+                    tooltip="Training steps. The preset default is made for 1000, as the paper's: "
+                    "in the first 480 five candidates learn and the best is chosen, then every "
+                    "stage goes on from it. With fewer steps both parts are shorter and the "
+                    "likeness weaker.",
                 ),
                 io.Float.Input(
                     "learning_rate",
@@ -64,9 +65,10 @@ class TrainSeFiID(io.ComfyNode):
                     "preset",
                     options=list(PRESETS),
                     default="default",
-                    tooltip="default: our recommended recipe. paper: the paper's, to compare; for "
-                    "its letter also set steps to 1000, attention_loss_weight to 0.003 and "
-                    "attention_loss to all tokens. Expect it to be less stable.",
+                    tooltip="default: the paper's method, begun from the best of five candidates, "
+                    "with the subject alone learned. paper: the paper's recipe, to compare; for "
+                    "its letter also set attention_loss_weight to 0.003 and attention_loss to "
+                    "all tokens. Expect it to be less stable.",
                 ),
                 io.Float.Input(
                     "attention_loss_weight",
@@ -74,9 +76,9 @@ class TrainSeFiID(io.ComfyNode):
                     min=0.0,
                     max=1000.0,
                     step=0.0001,
-                    tooltip="How strongly the identity is kept from taking over the rest of the "
-                    "prompt, once attention_loss is on. Lower: closer likeness, less obedient "
-                    "prompts. Higher: the reverse. The paper's value, for all tokens, is 0.003.",
+                    tooltip="How strongly the attention loss keeps the identity from taking over "
+                    "the rest of the prompt. Lower: closer likeness, less obedient prompts. "
+                    "Higher: the reverse. The paper's value, for all tokens, is 0.003.",
                 ),
                 io.Int.Input(
                     "train_seed",
@@ -107,9 +109,9 @@ class TrainSeFiID(io.ComfyNode):
                     options=list(ATTENTION_SCOPES),
                     default=DEFAULT.attention_loss,
                     optional=True,
-                    tooltip="Which words of the prompt the attention loss watches. Choose prompt "
-                    "tokens if prompts are ignored: a little less likeness, more obedience. The "
-                    "paper's choice is all tokens.",
+                    tooltip="Which words of the training prompt the attention loss watches, so "
+                    "that prompts are not ignored later. all tokens, the paper's choice, at a "
+                    "weight of 0.003: more obedience, a little less likeness. off: the reverse.",
                 ),
                 io.Int.Input(
                     "batch_size",
@@ -188,8 +190,8 @@ class TrainSeFiID(io.ComfyNode):
                     "loss_map",
                     display_name="loss_map",
                     tooltip="The losses of every step, for Plot Loss Graph. With the preset "
-                    "default they are higher beyond step 480, from where on less noisy pictures "
-                    "are learned from too.",
+                    "default the denoising loss is higher once a start is chosen, from where on "
+                    "less noisy pictures are learned from too.",
                 ),
                 io.Image.Output(
                     "samples",

@@ -1,22 +1,22 @@
 """The settings of a training, and the two presets.
 
-`paper` is the paper's recipe to the letter; `default` is what measured best (docs/quality.md): the
-picture is put into the frame in which the class word expects it, and its subject alone is learned;
-the pairs themselves are learned, from the class word on, and of five that race one is kept for all
-stages; the views keep the picture's size, because a black border is learned as a part of the
-subject; and the mean of the last pairs is kept, because single steps of one sample are noisy. Its
-steps are those of the race: with more of them each stage goes on by itself.
+`paper` is the paper's recipe to the letter; `default` is the paper's method (stages, K and V apart,
+attention loss), done as it measured best (docs/quality.md): the subject alone is learned; the pairs
+themselves are learned, from the class word on, and of five that race one is where every stage
+begins; the views keep the picture's size, because a black border is learned as a part of the
+subject; and the mean of the last pairs is kept, because single steps of one sample are noisy.
 """
 
 __all__ = ["ATTENTION_SCOPES", "PRESETS", "TrainingConfig"]
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from .errors import SettingsError, one_line
 from .generator import KINDS
 
 # Settings without effect where one pair starts.
 RACE = ("starts", "race_every", "race_from", "settle")
+RACE_SHARE = 12, 25  # of a training's steps that its race may take at most
 # What is done to the picture first.
 PREPARATION = ("framing", "find_subject")
 ATTENTION_SCOPES = ("all tokens", "prompt tokens", "placeholder only", "off")  # options 3, 2, 1
@@ -118,6 +118,12 @@ class TrainingConfig:
                 "pairs from the same weights; set starts to 1, or the generator to direct."
             )
 
+    def with_fair_race(self) -> "TrainingConfig":
+        """Returns the settings with a race that leaves the stages their share of the steps."""
+        share, whole = RACE_SHARE
+        longest = self.steps * share // whole // max(1, self.starts - 1)
+        return replace(self, race_every=min(self.race_every, max(1, longest)))
+
     def acting(self) -> dict[str, object]:
         """The settings but for those without effect beside the others; what is done to the picture
         counts only if it is done, so that a training without is what it was before.
@@ -141,14 +147,7 @@ class TrainingConfig:
 
 
 PRESETS = {
-    "default": TrainingConfig(
-        steps=480,
-        attention_loss="off",
-        framing=True,
-        find_subject=True,
-        masked_loss=True,
-        starts=5,
-    ),
+    "default": TrainingConfig(find_subject=True, masked_loss=True, starts=5),
     "paper": TrainingConfig(
         attention_loss="all tokens",
         attention_loss_weight=0.003,

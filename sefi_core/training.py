@@ -30,12 +30,13 @@ HOPE_CHECK_EVERY = 10  # steps; each check waits for the device
 @dataclass(frozen=True)
 class StepReport:
     """After a step: `step` are done; losses (2,), L_KV and L_attn, are still on their device; the
-    stages (B,) of its samples are on the CPU.
+    stages (B,) of its samples are on the CPU; `candidates` are left to begin the stages from.
     """
 
     step: int
     losses: Tensor
     stages: Tensor
+    candidates: int
 
 
 def train(
@@ -49,8 +50,9 @@ def train(
     # They stay on the CPU, where whether there is any is known without waiting for the device.
     columns = encoder.columns(learner.config.attention_loss)
     probe, race_probe = make_probe(pool, learner.config), make_race_probe(pool, learner.config)
-    hold_race(backbone, encoder, learner, race_probe)
     while learner.step < learner.config.steps and not settled(backbone, encoder, learner, probe):
+        # Between two steps: who stops it there has been told of every step that was taken.
+        hold_race(backbone, encoder, learner, race_probe)
         drawn = learner.rng.get_state()
         try:
             terms, stages = losses_of_step(backbone, encoder, pool, learner, columns)
@@ -59,8 +61,8 @@ def train(
             # A step that was cut short is drawn again when the training goes on.
             learner.rng.set_state(drawn)
             raise
-        hold_race(backbone, encoder, learner, race_probe)
         yield checked(learner, stages)
+    hold_race(backbone, encoder, learner, race_probe)
 
 
 def checked(learner: Learner, stages: Tensor) -> StepReport:
@@ -72,7 +74,8 @@ def checked(learner: Learner, stages: Tensor) -> StepReport:
     """
     if learner.step % HOPE_CHECK_EVERY == 0 or learner.step == learner.config.steps:
         learner.guard.require_hope(learner.step, learner.config.steps)
-    return StepReport(learner.step, learner.losses[learner.step - 1], stages)
+    losses = learner.losses[learner.step - 1]
+    return StepReport(learner.step, losses, stages, len(learner.racers))
 
 
 def losses_of_step(

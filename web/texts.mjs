@@ -1,9 +1,12 @@
 // The words of the page, in English. A language of locales/ may replace them by its main.json.
 
+import { clock } from './curve.mjs'
+
 export const ENGLISH = {
   empty: 'The losses and the previews show here while it trains.',
   step: 'step {done} / {total}',
   left: '{clock} left',
+  choosing: 'choosing a start, {left} of {of}',
   finished: 'finished, {total} steps',
   kept: 'stopped and kept at step {done} / {total}',
   stopped: 'stopped at step {done} / {total}',
@@ -41,4 +44,14 @@ export function translated(translation) {
 /** A text with its {names} filled in. */
 export function filled(text, values) {
   return text.replace(/\{(\w+)\}/g, (whole, name) => values[name] ?? whole)
+}
+
+/** How far a training is: its step, what it still chooses from, the time left; or how it ended. */
+export function statusText(texts, { state, done, total, left, candidates }) {
+  if (state !== 'running') return filled(texts[state], { done, total })
+  const parts = [filled(texts.step, { done, total })]
+  const [among, of] = candidates ?? [1, 1]
+  if (among > 1) parts.push(filled(texts.choosing, { left: among, of }))
+  if (left !== null) parts.push(filled(texts.left, { clock: clock(left) }))
+  return parts.join(' · ')
 }

@@ -1,11 +1,11 @@
 // The panel of Train SeFi ID: the losses, how long it takes, the latest preview, "Stop and keep".
 
 import {
-  LOSSES, ceiling, clock, dotPaths, isLeftOut, joined, linePath, lossText, smoothed, stageColour,
+  LOSSES, ceiling, dotPaths, isLeftOut, joined, linePath, lossText, smoothed, stageColour,
   thinned
 } from './curve.mjs'
 import { drawing, element } from './dom.mjs'
-import { filled } from './texts.mjs'
+import { filled, statusText } from './texts.mjs'
 
 const [WIDTH, HEIGHT] = [200, 80] // of a chart, in its own units
 const MOST_DRAWN = 2000 // points of a chart
@@ -55,9 +55,10 @@ export class TrainingPanel {
 
   /** Shows a training, or that there is none yet. */
   show(training) {
+    const { texts } = this
     this.training = training
     this.root.classList.toggle('sefi-empty', training === null)
-    this.status.textContent = training ? this.statusText(training) : this.texts.empty
+    this.status.textContent = training ? statusText(texts, training) : texts.empty
     this.button.hidden = training?.state !== 'running'
     if (this.button.hidden) this.asked(false)
     this.note.textContent = training?.note ?? ''
@@ -66,13 +67,6 @@ export class TrainingPanel {
     for (const chart of this.charts) chart.show(training)
     this.showLegend(training)
     this.showPictures(training)
-  }
-
-  statusText({ state, done, total, left }) {
-    const { texts } = this
-    if (state !== 'running') return filled(texts[state], { done, total })
-    const step = filled(texts.step, { done, total })
-    return left === null ? step : `${step} · ${filled(texts.left, { clock: clock(left) })}`
   }
 
   showLegend({ stages, points }) {

@@ -26,6 +26,7 @@ class Training:
         stages: S, for the colours.
         state: "running"; then "finished", "kept" (ended early by the artist) or "stopped".
         note: A line for the artist.
+        candidates, at_first: How many are left to begin the stages from, and were when it began.
         left: Seconds to go, once they can be told.
         reference, preview: JPEGs of what is learned, the `references`th that is shown, and of the
             latest preview, made at `preview_step`.
@@ -39,6 +40,8 @@ class Training:
     stages: int
     state: str = "running"
     note: str = ""
+    candidates: int = 1
+    at_first: int = 1
     left: float | None = None
     reference: bytes = b""
     references: int = 0
@@ -72,6 +75,7 @@ class Training:
             "stages": self.stages,
             "state": self.state,
             "note": self.note,
+            "candidates": [self.candidates, self.at_first],
             "left": self.left,
             "reference": self.references,
             "preview": self.preview_step,

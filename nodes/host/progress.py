@@ -84,6 +84,10 @@ class Progress:
         self.training.reference = as_jpeg(picture)
         self.training.references += 1
 
+    def choose_from(self, at_first: int, candidates: int) -> None:
+        """Shows of how many candidates a start is chosen, and how many are left."""
+        self.training.at_first, self.training.candidates = at_first, candidates
+
     def go_on(self, losses: Tensor, stages: Tensor, samples: Tensor) -> None:
         """Shows the losses (n, 2), the stages (n,) and the previews of the steps taken earlier, and
         starts the clock.
@@ -102,6 +106,7 @@ class Progress:
         """
         throw_exception_if_processing_interrupted()
         self.waiting.append(report)
+        self.training.candidates = report.candidates
         now, training = time.monotonic(), self.training
         if now - self.refreshed < REFRESH_SECONDS and report.step != training.total:
             return

@@ -22,6 +22,8 @@ from .run_files import Outcome, RunFiles, Shown
 from .selftest import require_gradients
 from .text import HostTextEncoder
 
+ALL_ALIKE = "A start was still being chosen: all stages of this identity are alike."
+
 
 @dataclass(frozen=True)
 class Loaded:
@@ -88,7 +90,8 @@ class Run:
         except BaseException:
             if learner.step and (so_far := self.save_checkpoint()):
                 note = f"{self.how_to_go_on}; the identity so far is in {so_far}."
-                self.progress.finish("stopped", f"Stopped at step {learner.step}. {note}")
+                notes = [f"Stopped at step {learner.step}. {note}", *self.what_is_alike]
+                self.progress.finish("stopped", " ".join(notes))
             raise
 
     def show(self, report: StepReport, preview_every: int) -> None:
@@ -105,12 +108,13 @@ class Run:
     def keep(self) -> Outcome:
         """Ends the training early with an ordinary outcome."""
         kept = self.save_checkpoint()
-        self.progress.finish("kept", f"{self.how_to_go_on}." if kept else "")
+        notes = [f"{self.how_to_go_on}."] if kept else []
+        self.progress.finish("kept", " ".join(notes + self.what_is_alike))
         return self.outcome()
 
     def finish(self) -> Outcome:
         """Keeps the outcome to be reused, where the folder takes it, and returns it."""
-        outcome, notes = self.outcome(), []
+        outcome, notes = self.outcome(), self.what_is_alike
         if halvings := self.learner.guard.halvings():
             notes.append(
                 f"{halvings} of {self.learner.step} steps gave numbers that are not "
@@ -137,6 +141,10 @@ class Run:
     @property
     def how_to_go_on(self) -> str:
         return f"To go on, press R and choose {self.files.checkpoint.name} in resume"
+
+    @property
+    def what_is_alike(self) -> list[str]:
+        return [ALL_ALIKE] if self.learner.racing else []
 
     def outcome(self) -> Outcome:
         learner = self.learner

@@ -2,26 +2,30 @@
 for ever.
 """
 
-__all__ = ["NOTHING_SHOWN", "Outcome", "RunFiles", "Shown", "identity_of"]
+__all__ = ["NOTHING_SHOWN", "Outcome", "RunFiles", "Shown", "begun_with", "identity_of"]
 
 import json
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from ...sefi_core.container import load_tensors, save_tensors
+from ...sefi_core.container import load_header, load_tensors, save_tensors
 from ...sefi_core.errors import IdentityFileError, SettingsError, one_line
 from ...sefi_core.file_format import save_identity
 from ...sefi_core.identity import Identity
 from ...sefi_core.learner import Learner
+from ...sefi_core.recipe import TrainingConfig
 from . import folders
 from .fingerprint import hash_of_settings
 
 MAX_BYTES = 8 << 30
 CHECKPOINT, FINISHED = "sefi-checkpoint", "sefi-training"
 SAMPLES, STAGES = "samples", "stages"
+Read = TypeVar("Read")
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,11 +102,8 @@ class RunFiles:
             SettingsError: More than its length tells the checkpoint apart from this run.
         """
         path = folders.checkpoint_path(name)
-        try:
-            state, metadata = load_tensors(path, MAX_BYTES)
-            before, now = dict(json.loads(metadata["sefi.shaped_by"])), self.shaped_by
-        except (IdentityFileError, KeyError, ValueError, TypeError, RecursionError) as error:
-            raise no_checkpoint(path) from error
+        state, metadata = read(load_tensors, path, MAX_BYTES)
+        before, now = settings_in(path, metadata), self.shaped_by
         names = [name for name in before.keys() | now.keys() if before.get(name) != now.get(name)]
         changed = sorted(set(map(in_words, names)))
         if changed:
@@ -147,6 +148,34 @@ class RunFiles:
         )
 
 
+def read(reader: Callable[..., Read], path: Path, *limits: int) -> Read:
+    """Returns what a reader of the container finds in a checkpoint."""
+    try:
+        return reader(path, *limits)
+    except IdentityFileError as error:
+        raise no_checkpoint(path) from error
+
+
+def settings_in(path: Path, metadata: dict[str, str]) -> dict:
+    """Returns what shaped the training of a checkpoint."""
+    try:
+        return dict(json.loads(metadata["sefi.shaped_by"]))
+    except (KeyError, ValueError, TypeError, RecursionError) as error:
+        raise no_checkpoint(path) from error
+
+
+def begun_with(config: TrainingConfig, name: str) -> TrainingConfig:
+    """Returns the settings with the race that the training of a checkpoint was begun with: asked
+    for more steps, it goes on with the length it had.
+    """
+    path = folders.checkpoint_path(name)
+    before = settings_in(path, read(load_header, path)[1])
+    try:
+        return replace(config, race_every=int(before.get("race_every", config.race_every)))
+    except (SettingsError, TypeError, ValueError) as error:
+        raise no_checkpoint(path) from error
+
+
 def no_checkpoint(path: Path) -> IdentityFileError:
     return IdentityFileError(
         f"resume: {path.name} is no whole training checkpoint; choose [none] or another."
@@ -156,7 +185,8 @@ def no_checkpoint(path: Path) -> IdentityFileError:
 def in_words(name: str) -> str:
     """Returns what an artist calls a part of `shaped_by`."""
     names = {"seed": "train_seed", "masked_loss": "mask", "find_subject": "mask"}
-    names |= {"generator": "preset", "framing": "preset"}
+    names |= dict.fromkeys(("generator", "framing", "starts", "race_from", "settle"), "preset")
+    names |= {"race_every": "steps"}  # a short training's race is shorter
     names |= {"min_scale": "preset", "arithmetic": "version of this pack"}
     names |= {"prediction": "model", "noise_levels": "model"}
     return names.get(name, name)

@@ -27,10 +27,10 @@ from .preparing import prepared
 from .progress import Progress
 from .recompute import recomputes
 from .run import Loaded, Run
-from .run_files import NOTHING_SHOWN, RunFiles, identity_of
+from .run_files import NOTHING_SHOWN, RunFiles, begun_with, identity_of
 from .text import HostTextEncoder, word_tokens
 
-ARITHMETIC = 2  # raise it when results change: trainings finished before are then not reused
+ARITHMETIC = 3  # raise it when results change: trainings finished before are then not reused
 
 
 def train_identity(
@@ -86,6 +86,8 @@ def train_identity(
         masked_loss=config.masked_loss or masked,
         find_subject=config.find_subject and mask is None and not masked,
     )
+    fresh = resume == folders.NO_CHECKPOINT
+    config = config.with_fair_race() if fresh else begun_with(config, resume)
     folders.require_plain("name", name)
     numbers = compute_dtype(model, dtype)
 
@@ -108,7 +110,6 @@ def train_identity(
                 )
             tokens = {n: t.to(model.load_device) for n, t in encoder.class_tokens.items()}
             learner = Learner(tokens, config, scaled=numbers == torch.float16)
-            fresh = resume == folders.NO_CHECKPOINT
             shown = NOTHING_SHOWN if fresh else files.restore(learner, resume)
             if config.framing or config.find_subject:
                 progress.say("asking the model where it sees the subject")
@@ -116,6 +117,7 @@ def train_identity(
                 progress.reference(dimmed(subject, subject_mask))
             progress.say(f"encoding {config.views} views of the picture")
             pool = encode_pool(vae, loaded, subject, subject_mask, config, learner.device)
+            progress.choose_from(learner.starts, len(learner.racers))
             run = Run(host, encoder, learner, pool, files, shown, progress)
             outcome = run.to_the_end(preview_every, checkpoint_every)
         else:

@@ -10,7 +10,7 @@ from sefi_pack.sefi_core.backbone import Prediction
 from sefi_pack.sefi_core.errors import SettingsError
 from sefi_pack.sefi_core.learner import Learner
 from sefi_pack.sefi_core.probe import LatentPool, make_race_probe
-from sefi_pack.sefi_core.race import is_due, ranked
+from sefi_pack.sefi_core.race import hold_race, is_due, ranked
 from sefi_pack.sefi_core.recipe import PRESETS, TrainingConfig
 from sefi_pack.sefi_core.training import train
 
@@ -56,6 +56,7 @@ def take(learner, steps, backbone=None):
     reports = train(backbone, Encoder(), POOL, learner)
     for _ in range(steps):
         next(reports)
+    hold_race(backbone, Encoder(), learner, make_race_probe(POOL, learner.config))
     return backbone
 
 
@@ -115,7 +116,7 @@ def test_pairs_are_ranked_where_the_loss_looks(masked, winner):
             for table in (learner.generators["clip_l"].pairs, learner.mean["clip_l"]):
                 table[row] = token.expand(2, 1, 8)
     reports = train(Backbone(goal), Encoder(), LatentPool(torch.zeros(4, 1, 2, 4), mask), learner)
-    for _ in range(10):
+    for _ in range(11):  # the look is made between the tenth and the next
         next(reports)
     assert learner.racers == [winner]
 
@@ -199,3 +200,18 @@ def test_without_a_race_a_training_is_told_as_before():
     assert not any(n.startswith(("race", "starts")) for n in TrainingConfig().fingerprint())
     assert PRESETS["paper"].starts == 1
     assert TrainingConfig(starts=2).fingerprint()["race_from"] == 600
+
+
+@given(steps=st.integers(1, 100_000), starts=st.integers(1, 50))
+def test_a_race_leaves_the_stages_their_share_of_a_training(steps, starts):
+    config = TrainingConfig(steps=steps, starts=starts).with_fair_race()
+    length = config.race_every * (starts - 1)
+    assert length <= max(starts - 1, steps * 12 / 25) and config.race_every <= 120
+    assert config.with_fair_race() == config
+
+
+def test_the_default_is_the_papers_method():
+    default = PRESETS["default"]
+    assert (default.stages, default.steps, default.attention_loss) == (5, 1000, "prompt tokens")
+    assert default.with_fair_race() == default and default.race_every * 4 == 480
+    assert TrainingConfig(steps=200, starts=5).with_fair_race().race_every == 24

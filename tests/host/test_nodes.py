@@ -58,8 +58,8 @@ CONTRACT = {
     ),
 }
 DEFAULTS = {
-    "class_word": "person", "steps": 480, "preset": "default", "attention_loss_weight": 0.001,
-    "train_seed": 0, "stages": 5, "attention_loss": "off", "batch_size": 1,
+    "class_word": "person", "steps": 1000, "preset": "default", "attention_loss_weight": 0.001,
+    "train_seed": 0, "stages": 5, "attention_loss": "prompt tokens", "batch_size": 1,
     "resolution": 0, "dtype": "auto", "preview_every": 100, "checkpoint_every": 250,
     "resume": "[none]", "name": "identity", "gradient_checkpointing": False,
     "filename_prefix": "my_identity", "include_source_hash": True,

@@ -2,6 +2,7 @@
 
 import gc
 import hashlib
+import json
 from dataclasses import replace
 
 import comfy.model_management as mm
@@ -30,6 +31,7 @@ from sefi_pack.sefi_core.losses import attention_loss
 from sefi_pack.sefi_core.prediction import predict_pairs
 from sefi_pack.sefi_core.recipe import PRESETS
 from sefi_pack.sefi_core.training import loss_terms
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 import nodes
 
@@ -125,6 +127,58 @@ def test_fifty_and_fifty_steps_are_a_hundred(ask, output, monkeypatch):
     assert torch.equal(pairs_of(whole), pairs_of(resumed)) and whole[1] == resumed[1]
     assert torch.equal(whole[2], resumed[2]) and len(resumed[2]) == 2
     assert folders.checkpoint_names() == ["[none]"]  # a finished training needs none
+
+
+def test_a_training_resumed_with_more_steps_keeps_the_race_it_was_begun_with(ask, monkeypatch):
+    with monkeypatch.context() as patched:
+        interrupt_at(patched, 8)
+        with pytest.raises(mm.InterruptProcessingException):
+            ask(steps=20)  # whose race takes 4 x 2 steps
+    (name,) = folders.checkpoint_names()[1:]
+    resumed = ask(steps=60, resume=name)
+    trained = json.loads(resumed[0].metadata["sefi.training"])
+    assert trained["race_every"] == 2 and trained["steps"] == 60
+    assert json.loads(ask(steps=60)[0].metadata["sefi.training"])["race_every"] == 7
+
+
+@pytest.mark.parametrize("step", [1, 2, 8])
+def test_stopped_while_candidates_are_compared_a_training_can_be_resumed(ask, output, step):
+    """The host's stop button reaches us inside the model, so also between two steps."""
+    whole, taken = ask(steps=20), 0
+    for file in (output / "finished").iterdir():
+        file.unlink()
+
+    def press(*_):
+        nonlocal taken
+        taken += 1
+        if taken == step:
+            mm.interrupt_current_processing(True)
+
+    hook = register_optimizer_step_post_hook(press)
+    try:
+        with pytest.raises(mm.InterruptProcessingException):
+            ask(steps=20)
+    finally:
+        hook.remove()
+    (name,) = folders.checkpoint_names()[1:]
+    resumed = ask(steps=20, resume=name)
+    assert torch.equal(pairs_of(whole), pairs_of(resumed)) and whole[1] == resumed[1]
+
+
+@pytest.mark.parametrize(("step", "alike"), [(3, True), (12, False)])
+def test_kept_inside_the_race_the_node_says_that_all_stages_are_alike(
+    ask, monkeypatch, step, alike
+):
+    monkeypatch.setattr(
+        run.Progress, "keep_asked", property(lambda self: self.training.done >= step)
+    )
+    monkeypatch.setattr("sefi_pack.nodes.host.progress.REFRESH_SECONDS", 0.0)
+    identity, *_, panel = ask(steps=20)
+    (shown,) = panel["sefi_training"]
+    assert shown["state"] == "kept" and shown["done"] == step
+    assert ("all stages of this identity are alike" in shown["note"]) is alike
+    pairs = identity.pairs["clip_l"]
+    assert all(pair.equal(pairs[0]) for pair in pairs) is alike
 
 
 @pytest.mark.parametrize("moment", ["forward", "backward"])

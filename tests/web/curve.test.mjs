@@ -4,6 +4,7 @@ import {
   LOSSES, ceiling, clock, dotPaths, fromKeepsake, isLeftOut, joined, keepsake, linePath,
   lossText, smoothed, stageColour, thinned
 } from '../../web/curve.mjs'
+import { ENGLISH, statusText } from '../../web/texts.mjs'
 
 const points = (n, from = 1) => Array.from({ length: n }, (_, i) => [from + i, i + 0.5, i % 2 ? null : i, i % 5])
 
@@ -102,4 +103,16 @@ test('a keepsake comes back, small, without words; a broken one does not', () =>
   ]
   for (const bad of broken) assert.equal(fromKeepsake(bad), null)
   assert.equal(fromKeepsake({ ...kept, state: '<b>' }).state, 'finished')
+})
+
+test('the status tells the step, the candidates left and the time', () => {
+  const running = { state: 'running', done: 130, total: 1000, left: 65, candidates: [4, 5] }
+  assert.equal(
+    statusText(ENGLISH, running), 'step 130 / 1000 · choosing a start, 4 of 5 · 1:05 left'
+  )
+  const decided = { ...running, left: null, candidates: [1, 5] }
+  assert.equal(statusText(ENGLISH, decided), 'step 130 / 1000')
+  assert.equal(statusText(ENGLISH, { ...running, state: 'finished' }), 'finished, 1000 steps')
+  assert.equal(statusText(ENGLISH, { state: 'kept', done: 3, total: 9, left: null }),
+    'stopped and kept at step 3 / 9')
 })
