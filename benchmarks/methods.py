@@ -85,14 +85,41 @@ class Method:
     applied: tuple[tuple[str, float], ...] = ()
     masked: bool = False
 
-    def settings(self) -> dict[str, object]:
-        """What shapes the row's numbers, besides the world."""
+    def recipe(self) -> dict[str, object]:
+        """What shapes the row's numbers, besides its seed and the world, in words of the records.
+
+        The words stay when a setting is renamed or goes elsewhere. What is off is left out, so that
+        a feature more or less leaves the rows without it as they are.
+        """
         if self.kind in ("name", "class"):
             return {"kind": self.kind}
-        found = {"kind": self.kind, **self.config.acting(), "tied": self.tied}
-        found |= {"weight_rate": self.weight_rate} if self.weight_rate else {}
-        found |= {"masked": True} if self.masked else {}
-        return found | {"applied": dict(self.applied)} if self.applied else found
+        by = self.config
+        attention = by.attention_loss != "off" and [by.attention_loss, by.attention_loss_weight]
+        probe = by.probe_every and [by.probe_every, by.probe_patience, by.probe_gain]
+        recipe = {
+            "kind": self.kind,
+            "steps": by.steps,
+            "batch": by.batch_size,
+            "learning rate": by.learning_rate,
+            "cosine decay": by.decay,
+            "rate of the weights": self.weight_rate,
+            "stages": by.stages,
+            "tokens": by.tokens,
+            "K = V": self.tied,
+            "generator": by.generator,
+            "candidates": by.starts > 1 and [by.starts, by.race_every, by.race_from, by.settle],
+            "attention loss": attention,
+            "masked loss": by.masked_loss,
+            "stratified": by.stratified,
+            "ema": by.ema,
+            "early stopping": probe,
+            "views": [by.views, by.min_scale, by.max_scale],
+            "mask given": self.masked,
+            "subject found": by.find_subject,
+            "framed": by.framing,
+            "applied": dict(self.applied),
+        }
+        return {word: value for word, value in recipe.items() if value}
 
     def seeded(self, seed: int) -> "Method":
         """Returns the row learned with another seed; the same if it learns nothing."""

@@ -5,9 +5,9 @@
     python -m benchmarks.quality --quick               # five minutes on one core
 
 Each method learns a subject it has never seen from one drawing of its face; the judge scores what
-is sampled then. What is in benchmarks/results already is not done again: a result's file is named
-after all that shapes it, the miniature and the judge included. `--report` prints the tables.
-`--floor` compares with an earlier result and fails if our row has become worse.
+is sampled then. What is in benchmarks/results/records already is not done again (records.py).
+`--report` only writes the tables, of every training that is there. `--floor` compares with an
+earlier result and fails if our row has become worse.
 """
 
 __all__ = ["main"]
@@ -16,6 +16,7 @@ import argparse
 import hashlib
 import json
 import time
+from collections import Counter
 from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
@@ -25,11 +26,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .methods import ABLATIONS, CLASS_WORD, MAIN, METHODS, QUICK, Method, Prompted, World, learn
+from .records import Record, append, found, read
 from .report import BASE, RESULTS, SHEET, STRIPS, save_strip, write_report, write_sheet
 from .world.files import MINIATURE
 from .world.judge import JUDGE, Judge, identity, load_judge
 from .world.native import PROMPTS
-from .world.subjects import Subject, code, split
+from .world.subjects import NAMES, Subject, code, split
 
 import comfy.sample  # isort: skip - the world's modules put the host on the path
 
@@ -37,6 +39,7 @@ SEEDS, STEPS, GUIDANCE = 2, 12, 5.0
 SAMPLER, SCHEDULER = "dpmpp_2m", "karras"
 TOLERANCE = 0.1  # of ID(P) between machines, whose sums differ in their last digits
 KIND = "person"
+WORLD = {"scale": 1, "latent": 16}  # sigmas are SD's, divided by it; the latents' side
 QUICK_PROMPTS = (0, 1, 4, 6, 9)
 
 
@@ -111,15 +114,32 @@ class Bench:
             "sampling": [seeds, STEPS, GUIDANCE, SAMPLER, SCHEDULER],
         }
 
-    def file(self, method: Method, subject: Subject) -> Path:
-        """Returns where a result is, or is to be."""
-        shaped_by = {**self.fixed, "method": method.settings(), "traits": subject.traits}
-        key = digest(json.dumps(shaped_by, sort_keys=True).encode())
-        return self.folder / "records" / f"{method.name}-{subject.name}-{key}.json"
+    def path(self, subject: Subject) -> Path:
+        """Returns the file of a subject's records."""
+        which = next(which for which, names in NAMES[subject.kind].items() if subject.name in names)
+        return self.folder / "records" / f"{which}.jsonl"
+
+    def heading(self, method: Method, subject: Subject) -> Record:
+        """Returns a record of a training, but for its results."""
+        return {
+            "row": method.name,
+            "subject": subject.name,
+            "seed": method.config.seed,
+            "world": WORLD,
+            "recipe": method.recipe(),
+            "conditions": digest_of({**self.fixed, "traits": subject.traits}),
+        }
+
+    def strip(self, method: Method, subject: Subject) -> Path:
+        """Returns where a training's pictures are, or are to be."""
+        heading = digest_of(self.heading(method, subject))
+        return STRIPS / f"{method.name}-{subject.name}-{heading}.png"
 
     def run(self, methods: list[Method], subject: Subject) -> None:
         """Learns a subject once for rows that share it, and scores each."""
-        missing = [m for m in methods if not self.file(m, subject).is_file()]
+        lines = read(self.path(subject))
+        known = [(m, found(lines, self.heading(m, subject))[0]) for m in methods]
+        missing = [m for m, by_seed in known if m.config.seed not in by_seed]
         if not missing:
             return
         began = time.perf_counter()
@@ -131,7 +151,7 @@ class Bench:
                 self.score(method, subject, prompted, seconds * share)
 
     def score(self, method: Method, subject: Subject, prompted: Prompted, seconds: float) -> None:
-        """Samples and scores every prompt, and writes the result."""
+        """Samples and scores every prompt, and records the result."""
         pictures = [sampled(self.world, prompted, PROMPTS[i][0], self.seeds) for i in self.prompts]
         by_prompt = [
             scored(self.judge, pictures[n], subject, i)
@@ -141,20 +161,13 @@ class Bench:
         if method.name != "name":  # the threshold alone needs them, from native names
             for scores in by_prompt:
                 del scores["others"]
-        path = self.file(method, subject)
-        path.parent.mkdir(parents=True, exist_ok=True)
         record = {
-            "method": method.name,
-            "subject": subject.name,
-            "miniature": self.fixed["miniature"],
-            "settings": method.settings(),
-            "prompts": [PROMPTS[i][0] for i in self.prompts],
-            "seeds": self.seeds,
+            **self.heading(method, subject),
             "seconds": round(seconds, 1),
             "scores": by_prompt,
         }
-        path.write_text(json.dumps(record) + "\n")
-        save_strip(torch.cat([p[:1] for p in pictures]), STRIPS / f"{path.stem}.png")
+        append(self.path(subject), record)
+        save_strip(torch.cat([p[:1] for p in pictures]), self.strip(method, subject))
         ids = [x for scores in by_prompt for x in scores["id"]]
         follow = [x for scores in by_prompt for x in scores["prompt"]]
         print(
@@ -163,24 +176,41 @@ class Bench:
             flush=True,
         )
 
-    def records(self, subjects: list[Subject], methods: list[Method]) -> list[dict]:
-        """Returns the results that are there."""
-        files = [self.file(method, subject) for subject in subjects for method in methods]
-        return [json.loads(path.read_text()) for path in files if path.is_file()]
+    def records(self, subjects: list[Subject], methods: list[Method]) -> list[Record]:
+        """Returns the records that hold, and says where there are others only."""
+        records, passed = [], Counter()
+        for subject in subjects:
+            lines = read(self.path(subject))
+            for method in methods:
+                by_seed, others = found(lines, self.heading(method, subject))
+                records += by_seed.values()
+                passed[method.name] += others
+        for name, count in passed.items():
+            if count:
+                print(
+                    f"{name}: {count} trainings are passed over; their records are of another "
+                    "recipe or of other conditions."
+                )
+        return records
 
     def sheet(self, subject: Subject, path: Path) -> None:
-        """Writes a subject's pictures by the rows of SHEET that are there."""
+        """Writes a subject's pictures by the rows of SHEET that are there, if any is."""
         strips = {
             METHODS[name].label: strip
             for name in SHEET
-            if (strip := STRIPS / f"{self.file(METHODS[name], subject).stem}.png").is_file()
+            if (strip := self.strip(METHODS[name], subject)).is_file()
         }
         prompts = [PROMPTS[i][0] for i in self.prompts]
-        write_sheet(strips, self.world.reference(subject), prompts, path)
+        if strips:
+            write_sheet(strips, self.world.reference(subject), prompts, path)
 
 
 def digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:12]
+
+
+def digest_of(told: Record) -> str:
+    return digest(json.dumps(told, sort_keys=True).encode())
 
 
 def chosen(names: str) -> list[Method]:
@@ -246,7 +276,7 @@ def main() -> None:
     known = split(KIND, "development")[:limit]
     for subject in known:  # the threshold comes from them
         bench.run([METHODS["name"]], subject)
-    records = bench.records(subjects, trainings(list(METHODS.values()), given.train_seeds))
+    records = bench.records(subjects, list(METHODS.values()))
     natives = bench.records(known, [METHODS["name"]])
     name = "quick" if given.quick else given.subjects
     print(write_report(records, natives, given.results, name, bench.fixed))

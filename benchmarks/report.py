@@ -27,6 +27,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from .methods import ABLATIONS, MAIN, METHODS, Method
+from .records import Record
 
 RESULTS = Path(__file__).with_name("results")
 STRIPS = Path(__file__).resolve().parent.parent / "demo/quality"  # pictures of every row
@@ -36,8 +37,6 @@ BASE = "default"  # the row that others are compared with
 CHANGED = "alone"  # the row that ablations change
 CHANGED_BY = {"parts of the race alone": "race"}  # but for these groups of them
 COLUMNS = ("ID(P)", "ID", "Prompt", "Detect", "ID(F)", "Detect(F)", "Layout")
-
-Record = dict[str, object]
 
 
 def threshold(natives: list[Record]) -> float:
@@ -89,10 +88,10 @@ class Table:
 
     def __init__(self, records: list[Record], level: float) -> None:
         self.by_method: dict[str, dict[str, dict[str, float]]] = {}
-        self.trained = Counter(record["method"] for record in records)
+        self.trained = Counter(record["row"] for record in records)
         trainings: dict[tuple[str, str], list[dict[str, float]]] = {}
         for record in records:
-            key = record["method"], record["subject"]
+            key = record["row"], record["subject"]
             trainings.setdefault(key, []).append(summary(record, level))
         for (method, subject), found in trainings.items():
             means = {column: np.mean([one[column] for one in found]) for column in found[0]}
