@@ -17,12 +17,12 @@ from benchmarks.methods import CLASS_WORD, World
 from benchmarks.world.judge import Judge, identity, load_judge
 from benchmarks.world.native import PROMPTS
 from benchmarks.world.subjects import Subject, code
-from sefi_pack.nodes.host.backbone import HostBackbone
-from sefi_pack.nodes.host.borrowing import trainable
-from sefi_pack.nodes.host.text import HostTextEncoder
-from sefi_pack.sefi_core.identity import Identity
+from sefi_pack.nodes.host.train.backbone import HostBackbone
+from sefi_pack.nodes.host.train.borrowing import trainable
+from sefi_pack.nodes.host.text.encoder import HostTextEncoder
+from sefi_pack.sefi_core.identity.identity import Identity
 from sefi_pack.sefi_core.maps import resize_maps
-from sefi_pack.sefi_core.prediction import predict_pairs
+from sefi_pack.sefi_core.predict import predict_pairs
 
 SCALE, ZOOM = 2, 4  # of pictures on the sheet and under the attention
 GAP, TOP, LABELS = 6, 64, 290

@@ -35,7 +35,7 @@ from benchmarks.world.files import MINIATURE
 from benchmarks.world.native import PROMPTS
 from benchmarks.world.subjects import Subject, split
 from demo_look import attention_picture, sheet, table
-from sefi_pack.sefi_core.file_format import load_identity
+from sefi_pack.sefi_core.identity.file_format import load_identity
 
 PACK = ROOT / "benchmarks/world/comfyui_node"
 CLASS_WORD, PICTURE = "person", "reference.png"

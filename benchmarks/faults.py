@@ -54,8 +54,8 @@ class Bench:
     def __init__(self, folder: Path) -> None:
         import folder_paths
         import seeded
-        from sefi_pack.nodes.host import trainer
-        from sefi_pack.sefi_core.recipe import PRESETS
+        from sefi_pack.nodes.host.train import trainer
+        from sefi_pack.sefi_core.training.config import PRESETS
 
         # Few views and previews: the faults are about stages, not about their length.
         PRESETS["quick"] = replace(PRESETS["default"], views=4)
@@ -88,7 +88,7 @@ class Bench:
             "learning_rate": 3e-4, "attention_loss_weight": 0.003, "resolution": 64,
             "preview_every": 5, "checkpoint_every": 2, **changed,
         }  # fmt: skip
-        from sefi_pack.nodes.host import pictures
+        from sefi_pack.nodes.host.train import pictures
 
         short = mock.patch.object(pictures, "PREVIEW_STEPS", 2)
         with torch.inference_mode(), short:
@@ -164,7 +164,10 @@ def places(bench: Bench) -> dict[str, tuple[object, str]]:
     """Returns every stage of a training by the function whose call it is."""
     import comfy.model_management
     import comfy.sample
-    from sefi_pack.nodes.host import backbone, pictures, progress, run, run_files, selftest, text
+    from sefi_pack.nodes.host.page import progress
+    from sefi_pack.nodes.host.text import encoder as text
+    from sefi_pack.nodes.host.train import backbone, pictures, run, selftest
+    from sefi_pack.nodes.host.train import files as run_files
 
     return {
         "loading": (comfy.model_management, "load_models_gpu"),
@@ -191,7 +194,7 @@ def stopped_at(
     """Trains with `error` raised at the `call`-th call of a function, from 0; returns the steps
     that were done by then, or -1 if there were fewer calls.
     """
-    from sefi_pack.sefi_core.learner import Learner
+    from sefi_pack.sefi_core.training.learner import Learner
 
     owner, name = place
     real, calls, learners = getattr(owner, name), [], []
@@ -273,7 +276,7 @@ def killed(bench: Bench, times: int, random: Random) -> Row:
 
 def sweep_up(folder: Path) -> None:
     """Lets time pass for what a killed process has left, and saves something beside it."""
-    from sefi_pack.sefi_core.container import save_tensors
+    from sefi_pack.sefi_core.identity.container import save_tensors
 
     for path in folder.rglob("*.tmp"):
         os.utime(path, (0, 0))
@@ -286,8 +289,8 @@ def killed_saving(bench: Bench, times: int, random: Random) -> Row:
     """Kills a process that saves one identity after the other; all that are there are whole, and
     those from before have their bytes.
     """
-    from sefi_pack.sefi_core.file_format import load_identity, save_identity
-    from sefi_pack.sefi_core.identity import Identity
+    from sefi_pack.sefi_core.identity.file_format import load_identity, save_identity
+    from sefi_pack.sefi_core.identity.identity import Identity
 
     row, folder = Row(), bench.folder / "identities"
     folder.mkdir(exist_ok=True)
@@ -347,8 +350,8 @@ def full_disk(bench: Bench, times: int, random: Random) -> Row:
 def saving_is_refused(bench: Bench, disk: Path) -> bool:
     """Fills what is left and saves an identity: whether anything but a sentence comes of it."""
     from sefi_pack.sefi_core.errors import IdentityFileError
-    from sefi_pack.sefi_core.file_format import save_identity
-    from sefi_pack.sefi_core.identity import Identity
+    from sefi_pack.sefi_core.identity.file_format import save_identity
+    from sefi_pack.sefi_core.identity.identity import Identity
 
     with contextlib.suppress(OSError), (disk / "filler").open("wb", buffering=0) as file:
         while True:

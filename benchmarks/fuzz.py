@@ -41,7 +41,7 @@ class Tally:
 def fuzz(inputs: int, seed: int, folder: Path) -> Tally:
     """Reads `inputs` files of a seed; the folder is left empty."""
     from sefi_pack.sefi_core.errors import SefiError
-    from sefi_pack.sefi_core.file_format import load_identity
+    from sefi_pack.sefi_core.identity.file_format import load_identity
 
     tally, random = Tally(), Random(seed)
     for number in range(inputs):

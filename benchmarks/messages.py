@@ -15,7 +15,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs/messages.md"
-FOLDERS = ("sefi_core", "nodes", "nodes/host")
+FOLDERS = ("sefi_core", "nodes")
 KINDS = {
     "PromptError": "Prompts",
     "PictureError": "Pictures and masks",
@@ -45,7 +45,7 @@ class Message:
 
 def messages() -> list[Message]:
     """Returns every sentence of the pack, in the order of the code."""
-    files = [path for folder in FOLDERS for path in sorted((ROOT / folder).glob("*.py"))]
+    files = [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))]
     return [message for path in files for message in of(path)]
 
 

@@ -43,18 +43,18 @@ from .world.subjects import Subject
 
 ensure_pack()
 from comfy.model_patcher import ModelPatcher
-from sefi_pack.nodes.host.backbone import HostBackbone
-from sefi_pack.nodes.host.borrowing import trainable
-from sefi_pack.nodes.host.pictures import encode_pool, square_pictures
-from sefi_pack.nodes.host.preparing import prepared
-from sefi_pack.nodes.host.run import Loaded
-from sefi_pack.nodes.host.sampling import apply_identity
-from sefi_pack.nodes.host.text import HostTextEncoder
-from sefi_pack.sefi_core.identity import Identity
-from sefi_pack.sefi_core.learner import Learner
+from sefi_pack.nodes.host.apply.sampling import apply_identity
+from sefi_pack.nodes.host.text.encoder import HostTextEncoder
+from sefi_pack.nodes.host.train.backbone import HostBackbone
+from sefi_pack.nodes.host.train.borrowing import trainable
+from sefi_pack.nodes.host.train.pictures import encode_pool, square_pictures
+from sefi_pack.nodes.host.train.preparing import prepared
+from sefi_pack.nodes.host.train.run import Loaded
+from sefi_pack.sefi_core.identity.identity import Identity
 from sefi_pack.sefi_core.prompts import training_prompt
-from sefi_pack.sefi_core.recipe import PRESETS, TrainingConfig
-from sefi_pack.sefi_core.training import LatentPool, train
+from sefi_pack.sefi_core.training.config import PRESETS, TrainingConfig
+from sefi_pack.sefi_core.training.learner import Learner
+from sefi_pack.sefi_core.training.loop import LatentPool, train
 
 CLASS_WORD, PLACEHOLDER, RESOLUTION = "person", "V*", 64
 LORA_RANK = 8

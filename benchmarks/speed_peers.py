@@ -31,8 +31,8 @@ sys.modules.setdefault("torchaudio", None)  # type: ignore[arg-type]
 ensure_pack()
 import comfy.utils
 from comfy.ldm.modules.attention import attention_pytorch
-from sefi_pack.nodes.host.backbone import layer_of, plain_attention
 from sefi_pack.nodes.host.noise_levels import sigmas_at
+from sefi_pack.nodes.host.train.backbone import layer_of, plain_attention
 from sefi_pack.sefi_core.maps import prompt_maps, resize_maps
 from sefi_pack.sefi_core.stages import stage_of
 

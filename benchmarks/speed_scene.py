@@ -23,16 +23,16 @@ import comfy.model_management as mm
 import comfy.sample
 from comfy.model_patcher import ModelPatcher
 from comfy.sd import CLIP
-from sefi_pack.nodes.host.backbone import HostBackbone
-from sefi_pack.nodes.host.borrowing import trainable
+from sefi_pack.nodes.host.apply.sampling import apply_identity
 from sefi_pack.nodes.host.noise_levels import sigmas_at
-from sefi_pack.nodes.host.sampling import apply_identity
-from sefi_pack.nodes.host.text import HostTextEncoder, token_widths
-from sefi_pack.sefi_core.identity import Identity
-from sefi_pack.sefi_core.learner import Learner
-from sefi_pack.sefi_core.recipe import TrainingConfig
-from sefi_pack.sefi_core.together import Subject, train_together
-from sefi_pack.sefi_core.training import LatentPool, train
+from sefi_pack.nodes.host.text.encoder import HostTextEncoder, token_widths
+from sefi_pack.nodes.host.train.backbone import HostBackbone
+from sefi_pack.nodes.host.train.borrowing import trainable
+from sefi_pack.sefi_core.identity.identity import Identity
+from sefi_pack.sefi_core.training.batched import Subject, train_together
+from sefi_pack.sefi_core.training.config import TrainingConfig
+from sefi_pack.sefi_core.training.learner import Learner
+from sefi_pack.sefi_core.training.loop import LatentPool, train
 
 from .speed_models import SIZES, make_clip, make_model
 

@@ -30,8 +30,8 @@ from .world.scenery import SCENES
 from .world.subjects import Subject, code, split
 
 ensure_pack()
-from sefi_pack.nodes.host.sampling import apply_identity
-from sefi_pack.sefi_core.group import combine
+from sefi_pack.nodes.host.apply.sampling import apply_identity
+from sefi_pack.sefi_core.identity.group import combine
 
 PROMPTS = (
     "a photo of {} and {}",

@@ -1,7 +1,7 @@
 """The nodes, as the host lists them, and what their part of the page asks for."""
 
 from . import apply, attention, combine, edit, evaluate, export, load, save, train
-from .host.routes import serve
+from .host.page.routes import serve
 
 NODES = [
     *train.NODES,

@@ -2,7 +2,7 @@
 
 from comfy_api.v0_0_2 import io
 
-from .host.sampling import apply_identity
+from .host.apply.sampling import apply_identity
 from .sockets import CATEGORY, IdentitySocket
 
 

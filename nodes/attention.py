@@ -2,8 +2,8 @@
 
 from comfy_api.v0_0_2 import io, ui
 
-from .host.attention import watch_attention
-from .host.attention_view import draw_attention
+from .host.maps.attention import watch_attention
+from .host.maps.view import draw_attention
 from .sockets import CATEGORY, AttentionSocket, IdentitySocket
 
 

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 
 from comfy_api.v0_0_2 import io
 
-from ..sefi_core.edit import blend
-from ..sefi_core.group import combine
+from ..sefi_core.identity.edit import blend
+from ..sefi_core.identity.group import combine
 from .sockets import CATEGORY, IdentitySocket
 
 NAMES = ("<a>", "<b>", "<c>", "<d>")

@@ -2,7 +2,7 @@
 
 from comfy_api.v0_0_2 import io
 
-from ..sefi_core.edit import SOURCES, edit
+from ..sefi_core.identity.edit import SOURCES, edit
 from .sockets import CATEGORY, IdentitySocket
 
 

@@ -2,8 +2,8 @@
 
 from comfy_api.v0_0_2 import io, ui
 
-from .host.evaluate import evaluate
-from .host.faces import RECOGNISERS, recognisers_state
+from .host.scores.evaluate import evaluate
+from .host.scores.faces import RECOGNISERS, recognisers_state
 from .sockets import CATEGORY, IdentitySocket
 
 NUMBERS = {

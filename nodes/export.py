@@ -2,9 +2,9 @@
 
 from comfy_api.v0_0_2 import io, ui
 
-from ..sefi_core.edit import AXES
-from ..sefi_core.identity import Identity
-from .host.saving import save_new_embedding
+from ..sefi_core.identity.edit import AXES
+from ..sefi_core.identity.identity import Identity
+from .host.identities.saving import save_new_embedding
 from .sockets import CATEGORY, IdentitySocket
 
 

@@ -2,7 +2,7 @@
 
 from comfy_api.v0_0_2 import io
 
-from ..sefi_core.file_format import load_identity
+from ..sefi_core.identity.file_format import load_identity
 from .host import folders
 from .sockets import CATEGORY, IdentitySocket
 

@@ -2,8 +2,8 @@
 
 from comfy_api.v0_0_2 import io, ui
 
-from ..sefi_core.identity import Identity
-from .host.saving import save_new_identity
+from ..sefi_core.identity.identity import Identity
+from .host.identities.saving import save_new_identity
 from .sockets import CATEGORY, IdentitySocket
 
 

@@ -2,10 +2,10 @@
 
 from comfy_api.v0_0_2 import io
 
-from ..sefi_core.recipe import ATTENTION_SCOPES, PRESETS
+from ..sefi_core.training.config import ATTENTION_SCOPES, PRESETS
 from .host import folders
-from .host.borrowing import DTYPES
-from .host.trainer import train_identity
+from .host.train.borrowing import DTYPES
+from .host.train.trainer import train_identity
 from .sockets import CATEGORY, IdentitySocket
 
 DEFAULT = PRESETS["default"]

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .backbone import Prediction
 from .devices import sent
 from .maps import MAP_SIDE, resize_maps
+from .protocols import Prediction
 
 # Eq. 4 is a sum over [8, 77, 32, 32]. As count * mean, lambda = 0.003 keeps its meaning for every
 # UNet.

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torch.nn import functional as F
 
-from .pictures import as_pil, stored_samples
+from .images import as_pil, stored_samples
 
 PAPER, INK, FAINT = (250, 250, 248), (28, 28, 30), (225, 225, 221)
 TEXT, HEAD = 18, 26  # pixels

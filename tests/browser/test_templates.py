@@ -8,8 +8,8 @@ import json
 import pytest
 import torch
 from comfy_server import PACK_NAME, ROOT
-from sefi_pack.sefi_core.file_format import save_identity
-from sefi_pack.sefi_core.identity import Identity
+from sefi_pack.sefi_core.identity.file_format import save_identity
+from sefi_pack.sefi_core.identity.identity import Identity
 
 WORKFLOWS = ROOT / "workflows"
 NAMES = sorted(path.stem for path in WORKFLOWS.glob("*.json"))

@@ -6,12 +6,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sefi_pack.sefi_core.augment import augmented_views, jitter_colour
-from sefi_pack.sefi_core.backbone import Prediction
 from sefi_pack.sefi_core.contexts import put_tokens, stage_contexts
-from sefi_pack.sefi_core.generator import KINDS, make_generator
-from sefi_pack.sefi_core.identity import Identity
-from sefi_pack.sefi_core.learner import Learner
+from sefi_pack.sefi_core.identity.identity import Identity
 from sefi_pack.sefi_core.losses import (
     REFERENCE_COUNT,
     LossTerms,
@@ -19,7 +15,11 @@ from sefi_pack.sefi_core.losses import (
     denoising_loss,
 )
 from sefi_pack.sefi_core.maps import attend, prompt_maps, resize_maps
-from sefi_pack.sefi_core.recipe import TrainingConfig
+from sefi_pack.sefi_core.picture.augment import augmented_views, jitter_colour
+from sefi_pack.sefi_core.protocols import Prediction
+from sefi_pack.sefi_core.training.config import TrainingConfig
+from sefi_pack.sefi_core.training.generator import KINDS, make_generator
+from sefi_pack.sefi_core.training.learner import Learner
 
 
 def seeded(*shape, seed=0, dtype=torch.float32):

@@ -7,10 +7,10 @@ import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from sefi_pack.sefi_core.edit import SOURCES, blend, edit, stage_mean
 from sefi_pack.sefi_core.errors import MismatchError, PromptError, SettingsError
-from sefi_pack.sefi_core.group import IdentityGroup, combine, joined
-from sefi_pack.sefi_core.identity import Identity, aligned
+from sefi_pack.sefi_core.identity.edit import SOURCES, blend, edit, stage_mean
+from sefi_pack.sefi_core.identity.group import IdentityGroup, combine, joined
+from sefi_pack.sefi_core.identity.identity import Identity, aligned
 from sefi_pack.sefi_core.prompts import placeholders_in, replace_placeholders
 from sefi_pack.sefi_core.stages import chosen_stages, stage_of, union_edges
 

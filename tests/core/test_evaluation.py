@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from sefi_pack.sefi_core.evaluation import (
+from sefi_pack.sefi_core.analysis.evaluation import (
     Scores,
     gradient_likeness,
     mean_cosine,

@@ -7,8 +7,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from sefi_pack.sefi_core.framing import TRIALS, Frame, expected_frame, in_frame
-from sefi_pack.sefi_core.recipe import TrainingConfig
+from sefi_pack.sefi_core.picture.alignment import TRIALS, Frame, expected_frame, in_frame
+from sefi_pack.sefi_core.training.config import TrainingConfig
 
 SIDE = 64
 

@@ -7,8 +7,8 @@ from random import Random
 
 import pytest
 from sefi_pack.sefi_core.errors import IdentityFileError, one_line
-from sefi_pack.sefi_core.file_format import MAX_IDENTITY, load_identity, save_identity
-from sefi_pack.sefi_core.identity import Identity
+from sefi_pack.sefi_core.identity.file_format import MAX_IDENTITY, load_identity, save_identity
+from sefi_pack.sefi_core.identity.identity import Identity
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -36,7 +36,7 @@ def test_every_hostile_file_is_a_sentence_or_an_identity(fuzz, tmp_path):
 def test_the_fuzzer_sees_what_is_wrong(fuzz, tmp_path, monkeypatch):
     """A reader that believes everything does not pass."""
     import safetensors.torch
-    from sefi_pack.sefi_core import file_format
+    from sefi_pack.sefi_core.identity import file_format
 
     def believing(path):
         tensors = safetensors.torch.load_file(path)

@@ -4,12 +4,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sefi_pack.sefi_core import learner as learner_module
 from sefi_pack.sefi_core.errors import TrainingError
-from sefi_pack.sefi_core.guard import PATIENCE, SCALE_HALVINGS
-from sefi_pack.sefi_core.learner import Learner
 from sefi_pack.sefi_core.losses import LossTerms
-from sefi_pack.sefi_core.recipe import TrainingConfig
+from sefi_pack.sefi_core.training import learner as learner_module
+from sefi_pack.sefi_core.training.config import TrainingConfig
+from sefi_pack.sefi_core.training.learner import Learner
+from sefi_pack.sefi_core.training.nonfinite import PATIENCE, SCALE_HALVINGS
 
 RATE = 1e-2
 BAD = ("loss", "attention", "gradient", "huge gradient")

@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from sefi_pack.sefi_core.heatmap import (
+from sefi_pack.sefi_core.analysis.heatmap import (
     AttentionRecord,
     contrasted,
     layer_maps,

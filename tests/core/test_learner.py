@@ -4,9 +4,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sefi_pack.sefi_core.learner import Learner
 from sefi_pack.sefi_core.losses import LossTerms
-from sefi_pack.sefi_core.recipe import TrainingConfig
+from sefi_pack.sefi_core.training.config import TrainingConfig
+from sefi_pack.sefi_core.training.learner import Learner
 
 WORD = torch.linspace(-1, 1, 8)
 

@@ -4,9 +4,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from sefi_pack.sefi_core.probe import LatentPool, has_settled, make_probe
-from sefi_pack.sefi_core.recipe import TrainingConfig
+from sefi_pack.sefi_core.samples import LatentPool
 from sefi_pack.sefi_core.stages import even_edges, stage_of
+from sefi_pack.sefi_core.training.config import TrainingConfig
+from sefi_pack.sefi_core.training.probe import has_settled, make_probe
 
 
 @given(st.lists(st.floats(0.01, 10.0), max_size=12), st.integers(1, 5), st.floats(0.0, 0.5))

@@ -6,13 +6,14 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from sefi_pack.sefi_core.backbone import Prediction
 from sefi_pack.sefi_core.errors import SettingsError
-from sefi_pack.sefi_core.learner import Learner
-from sefi_pack.sefi_core.probe import LatentPool, make_race_probe
-from sefi_pack.sefi_core.race import hold_race, is_due, ranked
-from sefi_pack.sefi_core.recipe import PRESETS, TrainingConfig
-from sefi_pack.sefi_core.training import train
+from sefi_pack.sefi_core.protocols import Prediction
+from sefi_pack.sefi_core.samples import LatentPool
+from sefi_pack.sefi_core.training.config import PRESETS, TrainingConfig
+from sefi_pack.sefi_core.training.learner import Learner
+from sefi_pack.sefi_core.training.loop import train
+from sefi_pack.sefi_core.training.probe import make_race_probe
+from sefi_pack.sefi_core.training.selection import hold_race, is_due, ranked
 
 WORD = torch.linspace(-1, 1, 8)
 POOL = LatentPool(torch.zeros(4, 1, 2, 2), torch.ones(4, 1, 2, 2))

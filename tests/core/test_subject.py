@@ -6,10 +6,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from sefi_pack.sefi_core.backbone import Prediction
-from sefi_pack.sefi_core.probe import LatentPool, spread_probe
-from sefi_pack.sefi_core.subject import above, find_subject
-from sefi_pack.sefi_core.word import ask_class_word
+from sefi_pack.sefi_core.picture.class_word import ask_class_word
+from sefi_pack.sefi_core.picture.subject_mask import above, find_subject
+from sefi_pack.sefi_core.protocols import Prediction
+from sefi_pack.sefi_core.samples import LatentPool, spread_probe
 
 SIDES = [(8, 8), (16, 16)]
 SLOT, LENGTH = 3, 6

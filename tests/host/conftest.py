@@ -24,10 +24,10 @@ sys.argv = given
 import pytest
 import seeded
 import torch
-from sefi_pack.nodes.host import trainer
-from sefi_pack.nodes.host.text import class_tokens, token_widths
-from sefi_pack.sefi_core import subject
-from sefi_pack.sefi_core.identity import Identity
+from sefi_pack.nodes.host.text.encoder import class_tokens, token_widths
+from sefi_pack.nodes.host.train import trainer
+from sefi_pack.sefi_core.identity.identity import Identity
+from sefi_pack.sefi_core.picture import subject_mask as subject
 
 
 @pytest.fixture(autouse=True)

@@ -14,8 +14,8 @@ from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
 from comfy.sd import CLIP, VAE
 from safetensors.torch import save_file
-from sefi_pack.nodes.host.sampling import apply_identity
-from sefi_pack.sefi_core.identity import Identity
+from sefi_pack.nodes.host.apply.sampling import apply_identity
+from sefi_pack.sefi_core.identity.identity import Identity
 from torch import Tensor
 
 import nodes

@@ -14,11 +14,11 @@ import pytest
 import seeded
 import torch
 from comfy.ldm.modules.attention import attention_pytorch
-from sefi_pack.nodes.host.attention import watch_attention
-from sefi_pack.nodes.host.attention_view import draw_attention
-from sefi_pack.nodes.host.recording import KEPT_RUNS
-from sefi_pack.nodes.host.sampling import apply_identity
-from sefi_pack.nodes.host.words import split_words, word_columns
+from sefi_pack.nodes.host.apply.sampling import apply_identity
+from sefi_pack.nodes.host.maps.attention import watch_attention
+from sefi_pack.nodes.host.maps.recording import KEPT_RUNS
+from sefi_pack.nodes.host.maps.view import draw_attention
+from sefi_pack.nodes.host.maps.words import split_words, word_columns
 from sefi_pack.sefi_core.errors import MismatchError, PictureError, PromptError, SettingsError
 
 import nodes

@@ -25,9 +25,9 @@ from comfy_extras.nodes_tcfg import TCFG
 from comfy_extras.nodes_tomesd import TomePatchModel
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from sefi_pack.nodes.host.sampling import apply_identity, with_staged_attention
+from sefi_pack.nodes.host.apply.sampling import apply_identity, with_staged_attention
 from sefi_pack.sefi_core.contexts import StagedContext
-from sefi_pack.sefi_core.identity import Identity
+from sefi_pack.sefi_core.identity.identity import Identity
 
 import nodes
 

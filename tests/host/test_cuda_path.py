@@ -11,13 +11,13 @@ import comfy.supported_models
 import pytest
 import seeded
 import torch
-from sefi_pack.nodes.host.backbone import HostBackbone, plain_attention
-from sefi_pack.nodes.host.sampling import KEY, stage_model_call
-from sefi_pack.nodes.host.text import HostTextEncoder
+from sefi_pack.nodes.host.apply.sampling import KEY, stage_model_call
+from sefi_pack.nodes.host.text.encoder import HostTextEncoder
+from sefi_pack.nodes.host.train.backbone import HostBackbone, plain_attention
 from sefi_pack.sefi_core.contexts import StagedContext
-from sefi_pack.sefi_core.learner import Learner
-from sefi_pack.sefi_core.recipe import TrainingConfig
-from sefi_pack.sefi_core.training import LatentPool, losses_of_step
+from sefi_pack.sefi_core.training.config import TrainingConfig
+from sefi_pack.sefi_core.training.learner import Learner
+from sefi_pack.sefi_core.training.loop import LatentPool, losses_of_step
 from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from torch.overrides import TorchFunctionMode
 

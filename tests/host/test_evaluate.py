@@ -14,12 +14,12 @@ import seeded
 import torch
 from face_photos import ROOT, face_photos, recogniser_files
 from PIL import Image, ImageEnhance, ImageOps
-from sefi_pack.nodes.host.evaluate import evaluate
-from sefi_pack.nodes.host.faces import recogniser
-from sefi_pack.nodes.host.prompt_scores import LOW_PROMPT, prompt_scores
+from sefi_pack.nodes.host.scores.evaluate import evaluate
+from sefi_pack.nodes.host.scores.faces import recogniser
+from sefi_pack.nodes.host.scores.prompt_scores import LOW_PROMPT, prompt_scores
+from sefi_pack.sefi_core.analysis.evaluation import NEAR_COSINE, NEAR_GRADIENT
 from sefi_pack.sefi_core.errors import MismatchError, PictureError, SettingsError
-from sefi_pack.sefi_core.evaluation import NEAR_COSINE, NEAR_GRADIENT
-from sefi_pack.sefi_core.identity import Identity
+from sefi_pack.sefi_core.identity.identity import Identity
 
 SAME_PERSON = 0.363  # SFace's own threshold for cosines, from its authors
 OUTPUTS = "table report id id_face detect prompt id_prompt near_copies".split()

@@ -12,14 +12,15 @@ import seeded
 import torch
 from comfy.ldm.modules.attention import CrossAttention
 from safetensors import safe_open
-from sefi_pack.nodes.host import borrowing, pictures, text_layers
-from sefi_pack.nodes.host.backbone import compared_layers
-from sefi_pack.nodes.host.families import own_side, require_match
-from sefi_pack.nodes.host.sampling import apply_identity
-from sefi_pack.nodes.host.text import HostTextEncoder
-from sefi_pack.sefi_core import training
-from sefi_pack.sefi_core.file_format import load_identity, save_identity
+from sefi_pack.nodes.host.apply.sampling import apply_identity
+from sefi_pack.nodes.host.text import layers as text_layers
+from sefi_pack.nodes.host.text.encoder import HostTextEncoder
+from sefi_pack.nodes.host.text.families import own_side, require_match
+from sefi_pack.nodes.host.train import borrowing, pictures
+from sefi_pack.nodes.host.train.backbone import compared_layers
+from sefi_pack.sefi_core.identity.file_format import load_identity, save_identity
 from sefi_pack.sefi_core.prompts import training_prompt
+from sefi_pack.sefi_core.training import loop as training
 
 import nodes
 

@@ -8,7 +8,7 @@ from random import Random
 import folder_paths
 import pytest
 import torch
-from sefi_pack.sefi_core.recipe import PRESETS
+from sefi_pack.sefi_core.training.config import PRESETS
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.append(str(ROOT))

@@ -8,16 +8,16 @@ import pytest
 import seeded
 import torch
 from sefi_pack.nodes import NODES
-from sefi_pack.nodes.host.encoding import encode_staged
-from sefi_pack.nodes.host.sampling import apply_identity
-from sefi_pack.nodes.host.saving import save_new_embedding, save_new_identity
-from sefi_pack.nodes.host.slots import SlottedPrompt
-from sefi_pack.nodes.host.text import text_encoders, token_widths, word_tokens
-from sefi_pack.sefi_core.edit import blend, edit
+from sefi_pack.nodes.host.apply.sampling import apply_identity
+from sefi_pack.nodes.host.identities.saving import save_new_embedding, save_new_identity
+from sefi_pack.nodes.host.text.encoder import text_encoders, token_widths, word_tokens
+from sefi_pack.nodes.host.text.encoding import encode_staged
+from sefi_pack.nodes.host.text.slots import SlottedPrompt
 from sefi_pack.sefi_core.errors import MismatchError, PromptError, SettingsError
-from sefi_pack.sefi_core.file_format import load_identity
-from sefi_pack.sefi_core.group import combine
-from sefi_pack.sefi_core.identity import Identity
+from sefi_pack.sefi_core.identity.edit import blend, edit
+from sefi_pack.sefi_core.identity.file_format import load_identity
+from sefi_pack.sefi_core.identity.group import combine
+from sefi_pack.sefi_core.identity.identity import Identity
 
 import nodes
 

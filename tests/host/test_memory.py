@@ -3,11 +3,11 @@
 import pytest
 import seeded
 import torch
-from sefi_pack.nodes.host.backbone import HostBackbone
-from sefi_pack.nodes.host.memory import text_of, unet_parts
-from sefi_pack.nodes.host.recompute import recomputing
-from sefi_pack.nodes.host.text import HostTextEncoder
-from sefi_pack.sefi_core.memory import (
+from sefi_pack.nodes.host.checkpointing import recomputing
+from sefi_pack.nodes.host.text.encoder import HostTextEncoder
+from sefi_pack.nodes.host.train.backbone import HostBackbone
+from sefi_pack.nodes.host.train.memory import text_of, unet_parts
+from sefi_pack.sefi_core.training.memory import (
     activation_bytes,
     memory_sentence,
     recomputed_bytes,

@@ -14,9 +14,9 @@ import seeded
 import torch
 from neighbours import NEIGHBOURS
 from scene import Scene
-from sefi_pack.nodes.host.text import class_tokens
+from sefi_pack.nodes.host.text.encoder import class_tokens
 from sefi_pack.sefi_core.errors import SefiError
-from sefi_pack.sefi_core.identity import Identity
+from sefi_pack.sefi_core.identity.identity import Identity
 from torch import Tensor
 
 PAGE = Path(__file__).resolve().parents[2] / "docs/compatibility.md"

@@ -13,10 +13,10 @@ import torch
 from comfy.patcher_extension import WrappersMP
 from neighbours import control_net, lora_schedule
 from scene import Scene
-from sefi_pack.nodes.host.sampling import apply_identity
+from sefi_pack.nodes.host.apply.sampling import apply_identity
 from sefi_pack.sefi_core.contexts import StagedContext
 from sefi_pack.sefi_core.errors import MismatchError
-from sefi_pack.sefi_core.identity import Identity
+from sefi_pack.sefi_core.identity.identity import Identity
 from test_parity import ksampler
 
 import nodes

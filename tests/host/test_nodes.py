@@ -7,11 +7,12 @@ import pytest
 import safetensors.torch
 import torch
 from sefi_pack.nodes import NODES
-from sefi_pack.nodes.host import folders, saving
-from sefi_pack.nodes.host.sampling import apply_identity
-from sefi_pack.nodes.host.saving import save_new_identity
+from sefi_pack.nodes.host import folders
+from sefi_pack.nodes.host.apply.sampling import apply_identity
+from sefi_pack.nodes.host.identities import saving
+from sefi_pack.nodes.host.identities.saving import save_new_identity
 from sefi_pack.sefi_core.errors import IdentityFileError, SettingsError
-from sefi_pack.sefi_core.file_format import load_identity
+from sefi_pack.sefi_core.identity.file_format import load_identity
 
 # For ever: an input may be added at the end of the optional ones, nothing else may change.
 CONTRACT = {

@@ -13,10 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import save_file
-from sefi_pack.nodes.host import board, folders, gallery, run, trainer
-from sefi_pack.nodes.host.progress import common_stage
-from sefi_pack.sefi_core.container import MAX_HEADER, load_header
+from sefi_pack.nodes.host import folders
+from sefi_pack.nodes.host.page import board, gallery
+from sefi_pack.nodes.host.page.progress import common_stage
+from sefi_pack.nodes.host.train import run, trainer
 from sefi_pack.sefi_core.errors import IdentityFileError
+from sefi_pack.sefi_core.identity.container import MAX_HEADER, load_header
 from test_nodes import models  # noqa: F401
 from test_training import interrupt_at, pairs_of
 

@@ -9,7 +9,7 @@ import comfy_extras.nodes_custom_sampler as custom
 import pytest
 import seeded
 import torch
-from sefi_pack.nodes.host.sampling import apply_identity
+from sefi_pack.nodes.host.apply.sampling import apply_identity
 
 import nodes
 

@@ -8,13 +8,13 @@ from comfy.model_management import InterruptProcessingException, interrupt_curre
 from sefi_pack.benchmarks.methods import METHODS, World
 from sefi_pack.benchmarks.world.files import MINIATURE
 from sefi_pack.benchmarks.world.subjects import named
-from sefi_pack.nodes.host import pictures, preparing, trainer
-from sefi_pack.nodes.host.borrowing import trainable
-from sefi_pack.nodes.host.preparing import expected_frames, prepared
-from sefi_pack.nodes.host.progress import Progress
-from sefi_pack.nodes.host.run import Loaded
-from sefi_pack.nodes.host.text import HostTextEncoder
-from sefi_pack.sefi_core.framing import Frame, in_frame
+from sefi_pack.nodes.host.page.progress import Progress
+from sefi_pack.nodes.host.text.encoder import HostTextEncoder
+from sefi_pack.nodes.host.train import pictures, preparing, trainer
+from sefi_pack.nodes.host.train.borrowing import trainable
+from sefi_pack.nodes.host.train.preparing import expected_frames, prepared
+from sefi_pack.nodes.host.train.run import Loaded
+from sefi_pack.sefi_core.picture.alignment import Frame, in_frame
 
 DEFAULT = METHODS["default"].config
 

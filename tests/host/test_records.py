@@ -5,7 +5,7 @@ from dataclasses import fields, replace
 import pytest
 from sefi_pack.benchmarks.methods import METHODS
 from sefi_pack.benchmarks.records import append, found, read
-from sefi_pack.sefi_core.recipe import TrainingConfig
+from sefi_pack.sefi_core.training.config import TrainingConfig
 
 HEADING = {
     "row": "alone",

@@ -8,14 +8,14 @@ import comfy_extras.nodes_model_advanced as advanced
 import pytest
 import seeded
 import torch
-from sefi_pack.nodes.host.backbone import HostBackbone
+from sefi_pack.nodes.host.apply.sampling import apply_identity
 from sefi_pack.nodes.host.noise_levels import (
     nearest_timesteps,
     prediction_type,
     sigmas_at,
     timesteps_of,
 )
-from sefi_pack.nodes.host.sampling import apply_identity
+from sefi_pack.nodes.host.train.backbone import HostBackbone
 from sefi_pack.sefi_core.stages import even_edges, stage_of
 
 import nodes

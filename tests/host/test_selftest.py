@@ -5,11 +5,11 @@ from contextlib import contextmanager
 import pytest
 import seeded
 import torch
-from sefi_pack.nodes.host import selftest
-from sefi_pack.nodes.host.backbone import HostBackbone
-from sefi_pack.nodes.host.borrowing import trainable
-from sefi_pack.nodes.host.selftest import compare, require_gradients
-from sefi_pack.nodes.host.text import HostTextEncoder
+from sefi_pack.nodes.host.text.encoder import HostTextEncoder
+from sefi_pack.nodes.host.train import selftest
+from sefi_pack.nodes.host.train.backbone import HostBackbone
+from sefi_pack.nodes.host.train.borrowing import trainable
+from sefi_pack.nodes.host.train.selftest import compare, require_gradients
 from sefi_pack.sefi_core.errors import TrainingError
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)

@@ -3,17 +3,17 @@
 import pytest
 import seeded
 import torch
-from sefi_pack.nodes.host import borrowing
-from sefi_pack.nodes.host.backbone import HostBackbone
-from sefi_pack.nodes.host.progress import Progress
-from sefi_pack.nodes.host.recompute import blocks_of, recomputing
-from sefi_pack.nodes.host.text import HostTextEncoder
+from sefi_pack.nodes.host.checkpointing import blocks_of, recomputing
+from sefi_pack.nodes.host.page.progress import Progress
+from sefi_pack.nodes.host.text.encoder import HostTextEncoder
+from sefi_pack.nodes.host.train import borrowing
+from sefi_pack.nodes.host.train.backbone import HostBackbone
 from sefi_pack.sefi_core.errors import SettingsError
-from sefi_pack.sefi_core.learner import Learner
-from sefi_pack.sefi_core.prediction import drawn_tokens, predict_pairs
-from sefi_pack.sefi_core.recipe import PRESETS, TrainingConfig
-from sefi_pack.sefi_core.together import Subject, train_together
-from sefi_pack.sefi_core.training import LatentPool, loss_terms, train
+from sefi_pack.sefi_core.predict import drawn_tokens, predict_pairs
+from sefi_pack.sefi_core.training.batched import Subject, train_together
+from sefi_pack.sefi_core.training.config import PRESETS, TrainingConfig
+from sefi_pack.sefi_core.training.learner import Learner
+from sefi_pack.sefi_core.training.loop import LatentPool, loss_terms, train
 from torch import nn
 
 EDGES = (1000, 800, 600, 400, 200, 0)

@@ -3,11 +3,11 @@
 import pytest
 import seeded
 import torch
-from sefi_pack.nodes.host.encoding import encode_staged
-from sefi_pack.nodes.host.slots import SlottedPrompt, word_ids
-from sefi_pack.nodes.host.text import HostTextEncoder, text_encoders
+from sefi_pack.nodes.host.text.encoder import HostTextEncoder, text_encoders
+from sefi_pack.nodes.host.text.encoding import encode_staged
+from sefi_pack.nodes.host.text.slots import SlottedPrompt, word_ids
 from sefi_pack.sefi_core.errors import MismatchError, PromptError
-from sefi_pack.sefi_core.identity import Identity
+from sefi_pack.sefi_core.identity.identity import Identity
 from sefi_pack.sefi_core.prompts import training_prompt
 
 import nodes

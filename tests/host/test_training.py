@@ -13,12 +13,12 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from sefi_pack.nodes.host import folders, run, trainer
-from sefi_pack.nodes.host.backbone import HostBackbone
-from sefi_pack.nodes.host.borrowing import trainable
-from sefi_pack.nodes.host.sampling import apply_identity
-from sefi_pack.nodes.host.text import HostTextEncoder
-from sefi_pack.sefi_core import training
+from sefi_pack.nodes.host import folders
+from sefi_pack.nodes.host.apply.sampling import apply_identity
+from sefi_pack.nodes.host.text.encoder import HostTextEncoder
+from sefi_pack.nodes.host.train import run, trainer
+from sefi_pack.nodes.host.train.backbone import HostBackbone
+from sefi_pack.nodes.host.train.borrowing import trainable
 from sefi_pack.sefi_core.errors import (
     IdentityFileError,
     PictureError,
@@ -26,11 +26,12 @@ from sefi_pack.sefi_core.errors import (
     SettingsError,
     TrainingError,
 )
-from sefi_pack.sefi_core.file_format import load_identity
+from sefi_pack.sefi_core.identity.file_format import load_identity
 from sefi_pack.sefi_core.losses import attention_loss
-from sefi_pack.sefi_core.prediction import predict_pairs
-from sefi_pack.sefi_core.recipe import PRESETS
-from sefi_pack.sefi_core.training import loss_terms
+from sefi_pack.sefi_core.predict import predict_pairs
+from sefi_pack.sefi_core.training import loop as training
+from sefi_pack.sefi_core.training.config import PRESETS
+from sefi_pack.sefi_core.training.loop import loss_terms
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 import nodes
@@ -172,7 +173,7 @@ def test_kept_inside_the_race_the_node_says_that_all_stages_are_alike(
     monkeypatch.setattr(
         run.Progress, "keep_asked", property(lambda self: self.training.done >= step)
     )
-    monkeypatch.setattr("sefi_pack.nodes.host.progress.REFRESH_SECONDS", 0.0)
+    monkeypatch.setattr("sefi_pack.nodes.host.page.progress.REFRESH_SECONDS", 0.0)
     identity, *_, panel = ask(steps=20)
     (shown,) = panel["sefi_training"]
     assert shown["state"] == "kept" and shown["done"] == step
@@ -632,7 +633,7 @@ def test_a_checkpoint_that_is_not_whole_is_one_sentence(ask, output, monkeypatch
 
 def test_the_fallback_keys_give_the_mean_value_token(ask, tmp_path):
     """The same file in the host's plain CLIPTextEncode."""
-    from sefi_pack.sefi_core.file_format import save_identity
+    from sefi_pack.sefi_core.identity.file_format import save_identity
 
     identity = ask()[0]
     save_identity(identity, tmp_path / "anna.safetensors")
@@ -643,7 +644,7 @@ def test_the_fallback_keys_give_the_mean_value_token(ask, tmp_path):
 
 
 def test_an_identity_survives_its_file(ask, model, clip, tmp_path):
-    from sefi_pack.sefi_core.file_format import save_identity
+    from sefi_pack.sefi_core.identity.file_format import save_identity
 
     identity = ask()[0]
     save_identity(identity, tmp_path / "a.safetensors")

@@ -4,8 +4,8 @@ pack needs no cache of its own.
 
 import torch
 from comfy_server import changed, node_of
-from sefi_pack.sefi_core.file_format import save_identity
-from sefi_pack.sefi_core.identity import Identity
+from sefi_pack.sefi_core.identity.file_format import save_identity
+from sefi_pack.sefi_core.identity.identity import Identity
 
 NAME = "cached_00001_.safetensors"
 SMALL = {"EmptyLatentImage": {"width": 64, "height": 64}, "KSampler": {"steps": 2, "seed": 1}}

@@ -8,8 +8,8 @@ import torch
 from comfy_server import node_of
 from PIL import Image
 from safetensors.torch import load_file
-from sefi_pack.sefi_core.file_format import save_identity
-from sefi_pack.sefi_core.identity import Identity
+from sefi_pack.sefi_core.identity.file_format import save_identity
+from sefi_pack.sefi_core.identity.identity import Identity
 
 ANNA, BOB = "anna.safetensors", "bob.safetensors"
 

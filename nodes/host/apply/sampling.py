@@ -1,0 +1,131 @@
+"""The one place that patches a model: cross-attention takes K from one context and V from another,
+stage by stage.
+
+The patched clone knows no identity: a conditioning entry brings its own StagedContext under "sefi".
+Per run, `SAMPLER_SAMPLE` collects them; per model call, `APPLY_MODEL` puts the stage's key context
+into the rows of the batch that belong to an entry and hands its value context to the attn2 patch.
+The patch runs before all others and before any `attn2_replace`, which therefore receive our K and
+V. All three are plain functions, because a clone of the model deep-copies objects and their
+tensors.
+"""
+
+__all__ = ["apply_identity", "with_staged_attention"]
+
+import math
+
+from comfy.model_patcher import ModelPatcher
+from comfy.patcher_extension import WrapperExecutor, WrappersMP
+from comfy.sd import CLIP
+from torch import Tensor
+
+from ....sefi_core.errors import SettingsError
+from ....sefi_core.identity.group import IdentityGroup
+from ....sefi_core.identity.identity import Identity
+from ....sefi_core.stages import active_range
+from ..noise_levels import timesteps_of
+from ..text.encoding import encode_staged
+from ..text.families import require_match
+from .collecting import KEY, collect_contexts
+
+VALUES = "sefi_values"  # this model call's value context, in transformer_options
+
+
+def apply_identity(
+    model: ModelPatcher,
+    clip: CLIP,
+    identity: Identity | IdentityGroup,
+    text: str,
+    strength: float = 1.0,
+    key_strength: float = 1.0,
+    value_strength: float = 1.0,
+    start_percent: float = 0.0,
+    end_percent: float = 1.0,
+    placeholder: str = "",
+) -> tuple[ModelPatcher, list]:
+    """Returns (MODEL, CONDITIONING) of a prompt with the identity in its placeholder's place.
+
+    Arguments are the inputs of the node.
+    """
+    require_match(model, clip)
+    require_numbers(
+        strength=strength,
+        key_strength=key_strength,
+        value_strength=value_strength,
+        start_percent=start_percent,
+        end_percent=end_percent,
+    )
+    conditioning = encode_staged(
+        clip,
+        identity.named(placeholder),
+        text,
+        (strength * key_strength, strength * value_strength),
+        active_range(start_percent, end_percent),
+    )
+    return with_staged_attention(model), conditioning
+
+
+def require_numbers(**inputs: float) -> None:
+    """Raises SettingsError for an input that is no number: the host lets NaN through its limits."""
+    for name, value in inputs.items():
+        if not math.isfinite(value):
+            raise SettingsError(f"{name}: it is {value}; set a number within its limits.")
+
+
+def with_staged_attention(model: ModelPatcher) -> ModelPatcher:
+    """Returns a clone whose prompts may carry a StagedContext; `model` is not changed. Twice is as
+    good as once.
+    """
+    patched = model.clone()
+    if not patched.get_wrappers(WrappersMP.APPLY_MODEL, KEY):
+        patched.add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, KEY, collect_contexts)
+        patched.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, stage_model_call)
+    return patched
+
+
+def stage_model_call(
+    executor: WrapperExecutor,
+    x: Tensor,
+    t: Tensor,
+    c_concat: Tensor | None = None,
+    c_crossattn: Tensor | None = None,
+    control: object = None,
+    transformer_options: dict | None = None,
+    **kwargs,
+) -> Tensor:
+    """APPLY_MODEL: the stage's key context into our rows of (B, L, C), the value one beside."""
+    options = transformer_options or {}
+    (table,) = options.get(KEY, ({},))
+    uuids = options.get("uuids", ())
+    chunks = [(i, table[uuid]) for i, uuid in enumerate(uuids) if uuid in table]
+    if chunks:
+        timestep = timesteps_of(executor.class_obj.model_sampling, t[:1])
+        # The host repeats contexts to a common length, which attention does not notice.
+        lengths = [c_crossattn.shape[1], *(contexts.keys.shape[1] for _, contexts in chunks)]
+        length = math.lcm(*lengths)
+        keys, values = (c_crossattn.repeat(1, length // lengths[0], 1) for _ in range(2))
+        # A chunk has as many rows as there are latents; nodes that tile them repeat the whole.
+        layout = (-1, len(uuids), len(options["sigmas"]))
+        for i, contexts in chunks:
+            for context, staged in zip((keys, values), contexts.at(timestep), strict=True):
+                staged = staged.repeat(1, length // staged.shape[1], 1)
+                context.unflatten(0, layout)[:, i] = staged
+        dtype = executor.class_obj.manual_cast_dtype or executor.class_obj.get_dtype()
+        c_crossattn, options = keys, with_values(options, values.to(dtype))
+    return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
+
+
+def with_values(options: dict, values: Tensor) -> dict:
+    """Returns transformer_options whose first attn2 patch takes V from a value context.
+
+    The first, so that other patches change or lengthen our K and V as they would the host's.
+    """
+    patches = options.get("patches", {})
+    first = [staged_values, *patches.get("attn2_patch", ())]
+    return {**options, VALUES: values, "patches": {**patches, "attn2_patch": first}}
+
+
+def staged_values(
+    n: Tensor, context: Tensor, value: Tensor, extra_options: dict
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The attn2 patch: V from the value context."""
+    return n, context, extra_options[VALUES]

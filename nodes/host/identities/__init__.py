@@ -1,0 +1,1 @@
+"""Identity files that nodes write."""

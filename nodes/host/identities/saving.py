@@ -1,0 +1,98 @@
+"""New files: an identity in models/sefi, read back before it is announced, and an identity as a
+plain embedding in models/embeddings.
+"""
+
+__all__ = ["save_new_embedding", "save_new_identity"]
+
+import base64
+import json
+from datetime import datetime, timezone
+
+import torch
+from torch import Tensor
+
+from ....sefi_core.errors import IdentityFileError, MismatchError, SettingsError, one_line
+from ....sefi_core.identity.container import save_tensors
+from ....sefi_core.identity.edit import AXES, stage_mean
+from ....sefi_core.identity.file_format import load_identity, save_identity
+from ....sefi_core.identity.group import IdentityGroup
+from ....sefi_core.identity.identity import Identity
+from .. import folders
+from ..images import as_jpeg, stored_samples
+from ..page.progress import say
+
+
+def save_new_identity(
+    identity: Identity | IdentityGroup,
+    filename_prefix: str,
+    thumbnail: Tensor | None = None,
+    title: str = "",
+    author: str = "",
+    notes: str = "",
+    include_source_hash: bool = True,
+    node_id: str | None = None,
+) -> str:
+    """Writes the identity under a free name; returns a line with its path and size."""
+    path = folders.new_identity_path(filename_prefix)
+    texts = {
+        "title": title or path.stem,
+        "author": author,
+        "description": notes,
+        "date": datetime.now(timezone.utc).isoformat(),
+    }
+    metadata = {f"modelspec.{name}": text for name, text in texts.items() if text}
+    if thumbnail is not None:
+        jpeg = as_jpeg(stored_samples(thumbnail[:1, ..., :3]))
+        cover = base64.b64encode(jpeg).decode()
+        metadata["modelspec.thumbnail"] = f"data:image/jpeg;base64,{cover}"
+        metadata["ssmd_cover_images"] = json.dumps([cover])  # the host's own browser shows it
+    if not include_source_hash:
+        identity = identity.without("sefi.source_hash")
+    save_identity(identity, path, metadata, anew=True)
+    read_back = load_identity(path)
+    if not all(map(alike, identity.members, read_back.members)):
+        raise IdentityFileError(
+            f"filename_prefix: {path.name}: what was written does not read back equal; check the "
+            "disk and save again."
+        )
+    line = f"Saved {path} ({path.stat().st_size / 1000:.0f} KB)"
+    say(line, node_id)
+    return line
+
+
+def alike(one: Identity, other: Identity) -> bool:
+    """Returns whether two identities act alike in every prompt."""
+    if any(not torch.equal(pairs, other.pairs[name]) for name, pairs in one.pairs.items()):
+        return False
+    return all(
+        getattr(one, name) == getattr(other, name)
+        for name in ("class_word", "placeholder", "edges", "strengths")
+    )
+
+
+def save_new_embedding(
+    identity: Identity | IdentityGroup, filename_prefix: str, tokens: str, node_id: str | None
+) -> tuple[str, str]:
+    """Writes one vector per token as a plain textual-inversion embedding under a free name; returns
+    what to write in a prompt, and a line that says so.
+
+    Arguments:
+        tokens: Which of an identity's tokens serve both, one of AXES.
+    """
+    if tokens not in AXES:
+        raise SettingsError(
+            f'tokens: "{one_line(str(tokens))}" is unknown; choose one of {", ".join(AXES)}.'
+        )
+    identity = identity.single("identity")
+    vectors = stage_mean(identity, AXES.index(tokens))
+    if not vectors:
+        raise MismatchError(
+            f"identity: its {tokens} are the class word in every stage, so there is nothing to "
+            "export; connect it before the edit, or choose the other tokens."
+        )
+    path, name = folders.new_embedding_path(filename_prefix)
+    save_tensors(vectors, path, {}, anew=True)
+    prompt = f"embedding:{name}"
+    line = f"Saved {path}; write {prompt} in a prompt"
+    say(line, node_id)
+    return prompt, line

@@ -1,0 +1,137 @@
+"""Cross-attention maps of a sampling as it happens, without touching it.
+
+A watched model is a clone with three wrappers, all plain functions over one `Recording`. Per
+sampling, `OUTER_SAMPLE` opens a run and keeps it under the latent it ended in; `SAMPLER_SAMPLE`
+notes the positive prompts; per model call, `DIFFUSION_MODEL` appends an attn2 patch behind all
+others, which projects q and k once more with the layer's own weights and hands everything on as it
+is. So it sees what reaches the layer whatever has been patched before, and also where another node
+replaces the attention itself.
+"""
+
+__all__ = ["watch_attention"]
+
+import math
+from collections.abc import Callable
+from uuid import uuid4
+
+from comfy.ldm.modules.attention import CrossAttention, SpatialTransformer
+from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
+from comfy.model_patcher import ModelPatcher
+from comfy.patcher_extension import WrapperExecutor, WrappersMP
+from torch import Tensor
+
+from ....sefi_core.analysis.heatmap import AttentionRecord, layer_maps, thinned
+from ....sefi_core.errors import SettingsError
+from ....sefi_core.maps import MAP_SIDE
+from ..text.families import require_text_unet
+from .recording import Recording, Run
+
+KEY = "sefi_attention"
+
+
+def watch_attention(model: ModelPatcher, stages: int = 5) -> tuple[ModelPatcher, Recording]:
+    """Returns a clone that samples bit for bit as `model` does, and what will be recorded."""
+    require_text_unet(model)
+    if not 1 <= stages <= 50:
+        raise SettingsError(f"stages: it is {stages}; set it between 1 and 50.")
+    recording = Recording(stages)
+    watched, key = model.clone(), f"{KEY}_{uuid4().hex}"
+
+    def outer_sample(
+        executor: WrapperExecutor,
+        noise: Tensor,
+        latent_image: Tensor,
+        sampler: object,
+        sigmas: Tensor,
+        *args,
+        **kwargs,
+    ) -> Tensor:
+        run = recording.current = Run(unfinished=bool(sigmas[-1] > 0))
+        try:
+            samples = executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
+            if isinstance(samples, Tensor):  # models of several parts make nested ones
+                recording.keep(run, latent_image, samples)
+        finally:
+            recording.current = Run()
+        return samples
+
+    def sampler_sample(
+        executor: WrapperExecutor,
+        guider: object,
+        sigmas: Tensor,
+        extra_args: dict,
+        callback: Callable | None,
+        noise: Tensor,
+        *args,
+        **kwargs,
+    ) -> Tensor:
+        recording.note_prompts(guider, noise.shape[-2:])
+        return executor(guider, sigmas, extra_args, callback, noise, *args, **kwargs)
+
+    def diffusion_model(
+        executor: WrapperExecutor,
+        x: Tensor,
+        timesteps: Tensor,
+        context: Tensor,
+        y: Tensor | None = None,
+        control: dict | None = None,
+        transformer_options: dict | None = None,
+        **kwargs,
+    ) -> Tensor:
+        options = transformer_options or {}
+        rows = recording.current.rows(options.get("uuids", []), len(x))
+        if rows:
+            note = attention_patch(executor.class_obj, rows, x, timesteps, context.shape[1])
+            patches = options.get("patches", {})
+            patches = {**patches, "attn2_patch": [*patches.get("attn2_patch", []), note]}
+            options = {**options, "patches": patches}
+        return executor(x, timesteps, context, y, control, options, **kwargs)
+
+    watched.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, key, outer_sample)
+    watched.add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, key, sampler_sample)
+    watched.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, key, diffusion_model)
+    return watched, recording
+
+
+def attention_patch(
+    unet: UNetModel,
+    rows: list[tuple[slice, AttentionRecord]],
+    x: Tensor,
+    timesteps: Tensor,
+    length: int,
+) -> Callable:
+    """Returns an attn2 patch of one model call that changes nothing and records its rows' maps.
+
+    Layers of more than 32 x 32 picture tokens are left out, as in the attention loss, unless the
+    picture is so large that even the coarsest have more.
+
+    Arguments:
+        length: Tokens of the context, before other patches append to it.
+    """
+    timestep = timesteps[:1].round().long()
+    halvings = 2 ** (len(unet.channel_mult) - 1)
+    coarsest = math.prod(math.ceil(side / halvings) for side in x.shape[-2:])
+    limit = max(MAP_SIDE**2, coarsest)
+
+    def note(
+        n: Tensor, context: Tensor, value: Tensor, extra: dict
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        if n.shape[1] <= limit:
+            layer, side = layer_of(unet, extra), tuple(extra["activations_shape"][-2:])
+            for at, record in rows:
+                if length % record.tokens == 0:
+                    few, sides = thinned(n[at], side)
+                    query, key = layer.to_q(few), layer.to_k(context[at])
+                    maps = layer_maps(query, key, layer.heads, sides, record.tokens, length)
+                    record.add(maps, timestep)
+        return n, context, value
+
+    return note
+
+
+def layer_of(unet: UNetModel, extra: dict) -> CrossAttention:
+    """Returns the cross-attention layer that an attn2 patch is called for."""
+    kind, number = extra["block"]
+    block = unet.middle_block if kind == "middle" else getattr(unet, f"{kind}_blocks")[number]
+    (transformer,) = [part for part in block if isinstance(part, SpatialTransformer)]
+    return transformer.transformer_blocks[extra["block_index"]].attn2

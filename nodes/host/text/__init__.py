@@ -1,0 +1,1 @@
+"""The text encoder: prompts with open slots, contexts by stage."""

@@ -1,0 +1,144 @@
+"""A tokenised prompt with its placeholders' slots open.
+
+Prompt weights, long prompts and embeddings are the host's tokenizer's business: the slots are found
+by marks that the tokenizer has been through like any word.
+"""
+
+__all__ = ["END_TOKEN", "SlottedPrompt", "word_ids"]
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from comfy.sd import CLIP
+from torch import Tensor
+
+from ....sefi_core.errors import PromptError, one_line
+from ....sefi_core.prompts import placeholders_in, replace_placeholders, require_noun
+
+END_TOKEN = 49407  # of every CLIP vocabulary
+
+# Words of one token each that hardly anyone writes: they mark the slots while the host tokenises.
+SLOT_WORDS = ("sks", "hta", "olis", "phol", "ohwx", "bnha", "jfc", "nlwx")
+
+
+@dataclass(frozen=True)
+class SlottedPrompt:
+    """A tokenised prompt: as it reads with the class words, and with its slots open.
+
+    Attributes:
+        placed: The placeholders that stand in the text.
+        reference: The host's tokens of the text with the class words.
+        tokens: The host's tokens with a mark of one token in every slot.
+        slots: By the tokenizer's name, {(chunk, position): placeholder}, in the text's order.
+    """
+
+    placed: list[str]
+    reference: dict
+    tokens: dict
+    slots: dict[str, dict[tuple[int, int], str]]
+
+    @classmethod
+    def read(cls, clip: CLIP, text: str, words: Mapping[str, str]) -> "SlottedPrompt":
+        """Tokenises `text` around its placeholders.
+
+        Arguments:
+            words: The class word of every placeholder that may stand in the text.
+
+        Raises:
+            PromptError: None of them does, or a class word is no noun.
+        """
+        for class_word in words.values():
+            require_noun(class_word)
+        placed = placeholders_in(text, words)
+        reference = clip.tokenize(replace_placeholders(text, words))
+        for marks in marks_beside(clip, reference, len(placed)):
+            marked = dict(zip(placed, marks, strict=True))
+            tokens = clip.tokenize(replace_placeholders(text, marked))
+            slots = {name: slots_of(clip, name, tokens[name], marked) for name in tokens}
+            if all(set(found.values()) == set(placed) for found in slots.values()):
+                return cls(placed, reference, tokens, slots)
+        raise PromptError(
+            f'text: the place of "{one_line(" and ".join(placed))}" in "{one_line(text)}" could '
+            "not be found; put spaces around it and simplify what stands beside it."
+        )
+
+    def filled(self, variants: Mapping[str, list[Mapping[str, Tensor]]]) -> dict:
+        """Returns host tokens of all variants, one prompt after the other as sections of one.
+
+        Arguments:
+            variants: By tokenizer name, for every variant the tokens (T, E) of each placeholder.
+        """
+        return {
+            name: [
+                fill_chunk(
+                    chunk, {p: tokens[s] for (c, p), s in self.slots[name].items() if c == i}
+                )
+                for tokens in variants[name]
+                for i, chunk in enumerate(chunks)
+            ]
+            for name, chunks in self.tokens.items()
+        }
+
+
+def marks_beside(clip: CLIP, reference: dict, count: int) -> Iterator[tuple[str, ...]]:
+    """Yields choices of `count` marks that are one token each and do not stand in the reference."""
+    free = [
+        mark
+        for mark in SLOT_WORDS
+        if all(
+            len(ids := word_ids(clip, name, mark)) == 1 and not positions(chunks, ids[0])
+            for name, chunks in reference.items()
+        )
+    ]
+    for i in range(len(free) - count + 1):
+        yield tuple(free[i : i + count])
+
+
+def word_ids(clip: CLIP, name: str, word: str) -> list[int]:
+    """Returns a word's token ids without start, end and padding."""
+    tokenizer = getattr(clip.tokenizer, f"clip_{name}")
+    ids = [token for token, *_ in tokenizer.tokenize_with_weights(word, disable_weights=True)[0]]
+    return ids[1 : ids.index(END_TOKEN)]
+
+
+def slots_of(
+    clip: CLIP, name: str, chunks: list[list[tuple]], marked: Mapping[str, str]
+) -> dict[tuple[int, int], str]:
+    """Returns {(chunk, position): placeholder} of every mark."""
+    found = {
+        place: placeholder
+        for placeholder, mark in marked.items()
+        for place in positions(chunks, word_ids(clip, name, mark)[0])
+    }
+    return dict(sorted(found.items()))
+
+
+def positions(chunks: list[list[tuple]], token_id: int) -> list[tuple[int, int]]:
+    """Returns (chunk, position) of every `token_id`; entries may be embeddings in place of ids."""
+    return [
+        (i, p)
+        for i, chunk in enumerate(chunks)
+        for p, (token, *_) in enumerate(chunk)
+        if isinstance(token, int) and token == token_id
+    ]
+
+
+def fill_chunk(chunk: list[tuple], slots: Mapping[int, Tensor]) -> list[tuple]:
+    """Returns a chunk with tokens (T, E) in each slot; they may push out padding only."""
+    filled = []
+    for position, (token, *rest) in enumerate(chunk):
+        filled += [(each, *rest) for each in slots.get(position, (token,))]
+    padding = chunk[-1][0]
+    lost = [
+        token
+        for token, *_ in filled[len(chunk) - 1 :]
+        if torch.is_tensor(token) or token != padding
+    ]
+    if lost:
+        most = max(len(tokens) for tokens in slots.values())
+        raise PromptError(
+            f"text: an identity of {most} tokens does not fit into this part of the prompt; take "
+            f"out {len(lost)} words or more."
+        )
+    return filled[: len(chunk)]

@@ -1,0 +1,187 @@
+"""The host's diffusion model as sefi_core's Backbone.
+
+Which cross-attention layers enter the attention loss: those on grids of 32 x 32 or coarser, where
+the paper compares maps, and of the layers that one spatial transformer stacks only the last, whose
+queries have been through all others. SD 1.x and 2.x stack one each, so that is every such layer.
+SDXL stacks ten: at 1024 pixels 60 of its 70 layers are on 32 x 32. A layer's maps are 20 heads x
+1024 x 77 x 4 bytes = 6.3 MB; A_t, A_r, their difference, its resized copy and A_t in the model's
+own dtype are kept for the backward pass, 28 MB a layer and sample. 60 layers would take 1.7 GB;
+six, one a block, take 0.17 GB.
+"""
+
+__all__ = ["HostBackbone"]
+
+from collections.abc import Callable
+
+import torch
+from comfy.ldm.modules.attention import attention_pytorch
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor
+
+from ....sefi_core.maps import MAP_SIDE, attend, map_keys, map_query, maps_of
+from ....sefi_core.protocols import Prediction
+from ..noise_levels import nearest_timesteps, sigmas_at
+
+
+class HostBackbone:
+    """A loaded, frozen UNet (a sefi_core Backbone).
+
+    Arguments:
+        model: The model that `trainable` yields.
+        reference: The reference prompt's context, (1, L, C); its keys are projected once, here.
+            Where samples have reference prompts of their own, one row for each sample.
+        latent: A latent (1, c, h, w) of the training's size.
+        pooled: The reference prompt's pooled vector, as many rows; only SDXL looks at it.
+    """
+
+    def __init__(
+        self,
+        model: ModelPatcher,
+        reference: Tensor,
+        latent: Tensor,
+        dtype: torch.dtype,
+        pooled: Tensor | None = None,
+    ) -> None:
+        self.model, self.dtype = model, dtype
+        self.sampling = model.get_model_object("model_sampling")
+        self.conditions = {
+            name: condition.to(dtype)
+            for name, condition in plain_conditions(model, latent, pooled).items()
+        }
+        # By layer (block, number, index): the sides of its picture tokens, and its K_r (B | 1, H,
+        # L, d) as maps are made of it.
+        self.layers: dict[tuple, tuple[int, int]] = {}
+        self.reference_keys: dict[tuple, Tensor] = {}
+        self.read_layers(reference, latent)
+
+    @torch.no_grad()
+    def read_layers(self, reference: Tensor, latent: Tensor) -> None:
+        """Notes the cross-attention layers to compare and their reference keys K_r = W_k T(y_r)."""
+        found: dict[tuple, tuple[int, int]] = {}
+
+        def note_layer(
+            n: Tensor, context: Tensor, value: Tensor, extra: dict
+        ) -> tuple[Tensor, Tensor, Tensor]:
+            found[layer_of(extra)] = tuple(extra["activations_shape"][-2:])
+            return n, context, value
+
+        def note_key(query: Tensor, key: Tensor, value: Tensor, extra: dict) -> Tensor:
+            self.reference_keys[layer_of(extra)] = map_keys(key, extra["n_heads"])
+            return attention_pytorch(query, key, value, extra["n_heads"])
+
+        latent = latent.expand(len(reference), -1, -1, -1)
+        timesteps = torch.zeros(len(reference), dtype=torch.long, device=latent.device)
+        sigma = sigmas_at(self.sampling, timesteps)
+        self.run(latent, sigma, reference, {"patches": {"attn2_patch": [note_layer]}})
+        self.layers = compared_layers(found)
+        replace = {"attn2": dict.fromkeys(self.layers, note_key)}
+        self.run(latent, sigma, reference, {"patches_replace": replace})
+
+    def run(self, noised: Tensor, sigmas: Tensor, context: Tensor, options: dict) -> Tensor:
+        """Returns the UNet's output (B, c, h, w), float32, for noised latents at sigmas (B,)."""
+        options["optimized_attention_override"] = plain_attention
+        beside = {
+            name: condition.expand(len(noised), *condition.shape[1:])
+            for name, condition in self.conditions.items()
+        }
+        inputs = self.sampling.calculate_input(sigmas, noised).to(self.dtype)
+        if (concat := beside.pop("c_concat", None)) is not None:
+            inputs = torch.cat([inputs, concat], dim=1)
+        out = self.model.model.diffusion_model(
+            inputs,
+            self.sampling.timestep(sigmas).float(),
+            context=context.to(self.dtype),
+            transformer_options=options,
+            **beside,
+        )
+        return out.float() if out.itemsize < 4 else out
+
+    def nearest(self, timesteps: Tensor) -> Tensor:
+        return nearest_timesteps(self.sampling, timesteps)
+
+    def predict(
+        self,
+        latents: Tensor,
+        noise: Tensor,
+        timesteps: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        with_maps: bool,
+    ) -> Prediction:
+        values = values.to(self.dtype)
+        maps: dict[tuple, tuple[Tensor, Tensor]] = {}
+
+        def take_values(
+            n: Tensor, context: Tensor, value: Tensor, extra: dict
+        ) -> tuple[Tensor, Tensor, Tensor]:
+            return n, context, values
+
+        def attend_and_note(query: Tensor, key: Tensor, value: Tensor, extra: dict) -> Tensor:
+            layer, heads = layer_of(extra), extra["n_heads"]
+            query = map_query(query, heads)
+            target = maps_of(query, map_keys(key, heads))  # A_t; the output uses the same softmax
+            if layer not in maps:  # a block computed again comes by twice
+                with torch.no_grad():
+                    reference = maps_of(query, self.reference_keys[layer])  # A_r, the same q
+                maps[layer] = reference, target
+            return attend(target, value)
+
+        options = {"patches": {"attn2_patch": [take_values]}}
+        noted = list(self.layers) if with_maps else []
+        options["patches_replace"] = {"attn2": dict.fromkeys(noted, attend_and_note)}
+
+        sigma = sigmas_at(self.sampling, timesteps).to(latents)
+        noised = self.sampling.noise_scaling(sigma, noise, latents)
+        output = self.run(noised, sigma, keys, options)
+        return Prediction(
+            output,
+            self.target(sigma, noised, latents),
+            [maps[layer] for layer in noted],
+            [self.layers[layer] for layer in noted],
+        )
+
+    def target(self, sigma: Tensor, noised: Tensor, latents: Tensor) -> Tensor:
+        """Returns the output that denoises to `latents`: the noise, the velocity, whatever the
+        model predicts.
+
+        The host's denoised picture is affine in the model's output, so two evaluations invert it.
+        """
+        offset = self.sampling.calculate_denoised(sigma, torch.zeros_like(noised), noised)
+        slope = self.sampling.calculate_denoised(sigma, torch.ones_like(noised), noised) - offset
+        return (latents - offset) / slope
+
+
+def plain_conditions(
+    model: ModelPatcher, latent: Tensor, pooled: Tensor | None
+) -> dict[str, Tensor]:
+    """Returns what the UNet reads beside timestep and context, (1, ...) each, as the host makes it
+    of a plain prompt.
+
+    SDXL: the pooled vector with the picture's size, no crop, and the same size as target ("y").
+    Inpainting: a mask of ones and a blank picture ("c_concat"). unCLIP: zeros ("y").
+    """
+    size = {"height": 8 * latent.shape[-2], "width": 8 * latent.shape[-1]}
+    made = model.model.extra_conds(
+        noise=latent, latent_image=latent, device=latent.device, pooled_output=pooled, **size
+    )
+    return {name: condition.cond.to(latent.device) for name, condition in made.items()}
+
+
+def compared_layers(found: dict[tuple, tuple[int, int]]) -> dict[tuple, tuple[int, int]]:
+    """Returns the layers (block, number, index) whose maps are compared, with their sides, of all.
+
+    Where every grid is finer than 32 x 32, the coarsest counts.
+    """
+    finest = max(MAP_SIDE**2, min(height * width for height, width in found.values()))
+    last = {layer[:-1]: layer for layer, (h, w) in found.items() if h * w <= finest}
+    return {layer: found[layer] for layer in last.values()}
+
+
+def layer_of(extra: dict) -> tuple:
+    """Returns the host's key of a cross-attention layer for `patches_replace`."""
+    return (*extra["block"], extra["block_index"])
+
+
+def plain_attention(function: Callable, *args, **kwargs) -> Tensor:
+    """Attention with a backward, whatever the host would choose for sampling."""
+    return attention_pytorch(*args, **kwargs)

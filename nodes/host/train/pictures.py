@@ -1,0 +1,138 @@
+"""IMAGE, MASK and LATENT of the host <-> pictures, masks and latents of sefi_core.
+
+Host: IMAGE (B, H, W, 3 or 4) in [0, 1], MASK (B, H, W) in [0, 1]. Core: (B, 3, R, R) and (B, 1, R,
+R).
+"""
+
+__all__ = [
+    "dimmed",
+    "encode_pool",
+    "encode_views",
+    "square_pictures",
+]
+
+
+import torch
+from comfy.model_patcher import ModelPatcher
+from comfy.sd import VAE
+from torch import Tensor
+from torch.nn import functional as F
+
+from ....sefi_core.errors import PictureError, SettingsError
+from ....sefi_core.picture.augment import augmented_views
+from ....sefi_core.training.config import TrainingConfig
+from ....sefi_core.training.loop import LatentPool
+from ..images import stored_samples
+
+MIN_SIDE = 64  # pixels; the coarsest UNet layer then still sees a grid
+DIMMED = 0.35  # of the brightness, where nothing is learned
+
+
+def square_pictures(image: Tensor, mask: Tensor | None, side: int) -> tuple[Tensor, Tensor]:
+    """Returns square crops (B, 3, side, side) and masks (B, 1, side, side).
+
+    The crop is centred on the mask where there is one; an alpha channel serves as the mask if none
+    is given.
+
+    Raises:
+        PictureError: The pictures are too small, not finite, or do not fit the mask.
+    """
+    if image.ndim != 4 or image.shape[-1] not in (3, 4):
+        raise PictureError(
+            f"image: its pixels are of {image.shape[-1]} numbers; connect pictures in colour, "
+            "which have 3, or 4 with alpha."
+        )
+    height, width = image.shape[1:3]
+    if min(height, width) < MIN_SIDE:
+        raise PictureError(
+            f"image: it is {width} x {height} pixels; a face needs {MIN_SIDE} x {MIN_SIDE} or "
+            "more, 512 x 512 is good."
+        )
+    if side % 64 or not MIN_SIDE <= side <= 4096:
+        raise SettingsError(
+            f"resolution: it is {side}; set 0 or a multiple of 64 from {MIN_SIDE} to 4096."
+        )
+    pictures = image.clone().float().movedim(-1, 1)  # (B, 3 or 4, H, W)
+    if mask is None:
+        masks = pictures[:, 3:] if pictures.shape[1] == 4 else torch.ones_like(pictures[:, :1])
+    else:
+        masks = mask.clone().float().reshape(-1, 1, *mask.shape[-2:])
+    if masks.shape[-2:] != (height, width):
+        raise PictureError(
+            f"mask: it is {masks.shape[-1]} x {masks.shape[-2]} pixels, the image {width} x "
+            f"{height}; connect the mask of this image (in Load Image, paint one), or none."
+        )
+    if len(masks) not in (1, len(pictures)):
+        raise PictureError(
+            f"mask: there are {len(masks)} masks for {len(pictures)} images; "
+            "connect one, or one for each."
+        )
+    if not torch.isfinite(masks).all():
+        raise PictureError("mask: it has values that are not finite; check the node that made it.")
+    if not torch.isfinite(pictures).all():
+        raise PictureError(
+            "image: it has pixels that are not finite numbers; check the node that made it."
+        )
+    masks = masks.clamp(0.0, 1.0).expand(len(pictures), -1, -1, -1)
+    if not masks.flatten(1).any(dim=1).all():
+        raise PictureError("mask: it is empty for at least one image; paint the subject white.")
+    crops = [crop_square(torch.cat([p[:3], m]), m[0]) for p, m in zip(pictures, masks, strict=True)]
+    resized = torch.cat(
+        [F.interpolate(c[None], size=(side, side), mode="bilinear", antialias=True) for c in crops]
+    )
+    return resized[:, :3].clamp(0.0, 1.0), resized[:, 3:].clamp(0.0, 1.0)
+
+
+def crop_square(planes: Tensor, mask: Tensor) -> Tensor:
+    """Returns the largest square of planes (c, H, W) whose centre is nearest the middle of the
+    mask's box (H, W).
+    """
+    size = min(planes.shape[-2:])
+    for axis, length in ((-1, planes.shape[-1]), (-2, planes.shape[-2])):
+        covered = mask.any(dim=0 if axis == -1 else 1).nonzero()
+        middle = (int(covered[0]) + int(covered[-1]) + 1) / 2
+        start = round(min(max(middle - size / 2, 0), length - size))
+        planes = planes.narrow(axis, start, size)
+    return planes
+
+
+def dimmed(pictures: Tensor, masks: Tensor) -> Tensor:
+    """Returns the first of pictures (B, 3, R, R) in 8 bits, (1, R, R, 3), darker where its mask of
+    (B, 1, R, R) is black.
+    """
+    first = pictures[:1] * (DIMMED + (1.0 - DIMMED) * masks[:1])
+    return stored_samples(first.movedim(1, -1))
+
+
+def encode_pool(
+    vae: VAE,
+    model: ModelPatcher,
+    pictures: Tensor,
+    masks: Tensor,
+    config: TrainingConfig,
+    device: torch.device,
+) -> LatentPool:
+    """Draws the training's views and encodes them once."""
+    generator = torch.Generator().manual_seed(config.seed)
+    scales = (config.min_scale, config.max_scale)
+    views, view_masks = augmented_views(pictures, masks, config.views, scales, generator)
+    return encode_views(vae, model, views, view_masks, device)
+
+
+@torch.inference_mode()
+def encode_views(
+    vae: VAE, model: ModelPatcher, views: Tensor, masks: Tensor, device: torch.device
+) -> LatentPool:
+    """Encodes views (n, 3, R, R) in batches that the host chooses; masks are (n, 1, R, R)."""
+    latents = vae.encode(views.movedim(1, -1))
+    if latents.ndim != 4 or latents.shape[1] != model.model.latent_format.latent_channels:
+        channels = model.model.latent_format.latent_channels
+        raise PictureError(
+            f"vae: it makes latents of {latents.shape[1]} channels in {latents.ndim - 2} "
+            f"dimensions, the model takes {channels} in 2; take VAE and MODEL from the same "
+            "checkpoint."
+        )
+    latents = model.model.process_latent_in(latents.float()).to(device)
+    small = F.interpolate(masks, size=latents.shape[-2:], mode="area").to(device)
+    with torch.inference_mode(False):
+        return LatentPool(latents.clone(), small.clone())

@@ -1,0 +1,166 @@
+"""A training under way: steps, previews, checkpoints, and what is left when it is stopped."""
+
+__all__ = ["Loaded", "Run"]
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from comfy.model_patcher import ModelPatcher
+from comfy.sd import CLIP, VAE
+from torch import Tensor
+
+from ....sefi_core.errors import IdentityFileError
+from ....sefi_core.training.learner import Learner
+from ....sefi_core.training.loop import LatentPool, StepReport, train
+from ..page.progress import Progress, common_stage
+from ..text.encoder import HostTextEncoder
+from .backbone import HostBackbone
+from .files import Outcome, RunFiles, Shown
+from .memory import what_memory_needs
+from .preview import sample_preview
+from .selftest import require_gradients
+
+ALL_ALIKE = "A start was still being chosen: all stages of this identity are alike."
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """The host's models while a training borrows them.
+
+    Attributes:
+        numbers: The dtype to compute in.
+        load: Puts the models back in place after a preview.
+    """
+
+    model: ModelPatcher
+    clip: CLIP
+    vae: VAE
+    numbers: torch.dtype
+    load: Callable[[], None]
+
+
+@dataclass
+class Run:
+    """A training under way; `shown` is what it has shown so far, at first from before it was
+    stopped.
+    """
+
+    host: Loaded
+    encoder: HostTextEncoder
+    learner: Learner
+    pool: LatentPool
+    files: RunFiles
+    shown: Shown
+    progress: Progress
+
+    def to_the_end(self, preview_every: int, checkpoint_every: int) -> Outcome:
+        """Takes every step, or those until the artist asks to keep what is there; returns the
+        outcome.
+
+        Only a whole one is stored as finished. What stops it earlier, that wish too, leaves a
+        checkpoint to resume.
+        """
+        self.host.load()
+        learner = self.learner
+        with torch.no_grad():
+            together = min(learner.config.batch_size, learner.config.stages)
+            reference = self.encoder.reference(together).to(learner.device)
+        backbone = HostBackbone(
+            self.host.model,
+            reference,
+            self.pool.latents[:1],
+            self.host.numbers,
+            self.encoder.pooled,
+        )
+        side = tuple(self.pool.latents.shape[-2:])
+        self.progress.say(what_memory_needs(backbone, self.encoder, learner, side))
+        require_gradients(backbone, self.encoder, self.pool.latents[:1], self.host.numbers)
+        self.progress.go_on(learner.losses[: learner.step], self.shown.stages, self.shown.samples)
+        try:
+            for report in train(backbone, self.encoder, self.pool, learner):
+                self.show(report, preview_every)
+                whole = report.step == learner.config.steps
+                if self.progress.keep_asked and not whole:
+                    return self.keep()
+                if checkpoint_every and report.step % checkpoint_every == 0 and not whole:
+                    self.save_checkpoint()
+            return self.finish()
+        except BaseException:
+            if learner.step and (so_far := self.save_checkpoint()):
+                note = f"{self.how_to_go_on}; the identity so far is in {so_far}."
+                notes = [f"Stopped at step {learner.step}. {note}", *self.what_is_alike]
+                self.progress.finish("stopped", " ".join(notes))
+            raise
+
+    def show(self, report: StepReport, preview_every: int) -> None:
+        """Notes and shows a step, with a preview when it is time for one."""
+        stage = torch.tensor([common_stage(report.stages)], dtype=torch.int8)
+        self.shown = replace(self.shown, stages=torch.cat([self.shown.stages, stage]))
+        self.progress.step(report)
+        if preview_every and report.step % preview_every == 0:
+            picture = self.preview()
+            before = self.shown.samples.reshape(-1, *picture.shape[1:])
+            self.shown = replace(self.shown, samples=torch.cat([before, picture]))
+            self.progress.picture(report.step, picture)
+
+    def keep(self) -> Outcome:
+        """Ends the training early with an ordinary outcome."""
+        kept = self.save_checkpoint()
+        notes = [f"{self.how_to_go_on}."] if kept else []
+        self.progress.finish("kept", " ".join(notes + self.what_is_alike))
+        return self.outcome()
+
+    def finish(self) -> Outcome:
+        """Keeps the outcome to be reused, where the folder takes it, and returns it."""
+        outcome, notes = self.outcome(), self.what_is_alike
+        if halvings := self.learner.guard.halvings():
+            notes.append(
+                f"{halvings} of {self.learner.step} steps gave numbers that are not "
+                "finite: they were skipped and the learning rate halved each time."
+            )
+        try:
+            self.files.save_finished(outcome)
+        except IdentityFileError as error:
+            notes.append(f"Finished, but not kept to be reused: {error}")
+        self.progress.finish("finished", "\n".join(notes))
+        return outcome
+
+    def save_checkpoint(self) -> Path | None:
+        """Saves the checkpoint and the identity so far, and returns the latter's path; a folder
+        that takes no file is said, and costs nothing else.
+        """
+        try:
+            return self.files.save_checkpoint(self.learner, self.shown)
+        except IdentityFileError as error:
+            step = self.learner.step
+            self.progress.say(f"The checkpoint of step {step} is not kept: {error}")
+            return None
+
+    @property
+    def how_to_go_on(self) -> str:
+        return f"To go on, press R and choose {self.files.checkpoint.name} in resume"
+
+    @property
+    def what_is_alike(self) -> list[str]:
+        return [ALL_ALIKE] if self.learner.racing else []
+
+    def outcome(self) -> Outcome:
+        learner = self.learner
+        return Outcome(learner.pairs(), learner.losses[: learner.step].cpu(), self.shown)
+
+    def preview(self) -> Tensor:
+        """Samples a picture with the identity so far; returns it in 8 bits, (1, H, W, 3)."""
+        host, seed = self.host, self.learner.config.seed
+        try:
+            return sample_preview(
+                host.model,
+                host.clip,
+                host.vae,
+                self.files.identity_so_far(self.learner),
+                self.pool.latents[:1],
+                seed,
+            )
+        finally:
+            host.load()

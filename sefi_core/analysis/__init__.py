@@ -1,0 +1,1 @@
+"""What was learned, looked at: maps of a whole sampling, scores."""

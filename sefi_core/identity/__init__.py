@@ -1,0 +1,1 @@
+"""An identity: the value, groups, edits, and its file."""

@@ -1,0 +1,1 @@
+"""What is done to a picture before it is learned."""
