@@ -8,7 +8,7 @@ test: setup
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy --cache-dir .venv/.mypy_cache
-	.venv/bin/pytest tests
+	OMP_NUM_THREADS=1 .venv/bin/pytest tests -n 2 --dist loadgroup --durations=15
 
 demo: setup
 	@.venv/bin/python benchmarks/demo.py

@@ -22,7 +22,9 @@ from sefi_pack.nodes.host.train.borrowing import trainable
 from sefi_pack.nodes.host.text.encoder import HostTextEncoder
 from sefi_pack.sefi_core.identity.identity import Identity
 from sefi_pack.sefi_core.maps import resize_maps
-from sefi_pack.sefi_core.predict import predict_pairs
+from sefi_pack.sefi_core.predict import Source, predict
+from sefi_pack.sefi_core.samples import LatentPool, spread_samples
+from sefi_pack.sefi_core.stages import stage_of
 
 SCALE, ZOOM = 2, 4  # of pictures on the sheet and under the attention
 GAP, TOP, LABELS = 6, 64, 290
@@ -144,17 +146,12 @@ def attention_maps(
         encoder = HostTextEncoder(world.clip, CLASS_WORD)
         latent = model.model.process_latent_in(world.vae.encode(reference)).clone()
         backbone = HostBackbone(model, encoder.reference(), latent, torch.float32)
-        timesteps = torch.arange(50, 1000, 100)
-        noise = torch.randn(
-            len(timesteps), *latent.shape[1:], generator=torch.Generator().manual_seed(0)
-        )
+        samples = spread_samples(LatentPool(latent, torch.ones_like(latent[:, :1])), 10, 0, seed=0)
         found = {}
         for label, one in learned.items():
-            prediction = predict_pairs(
-                backbone, encoder, dict(one.pairs), one.edges,
-                latent.expand(len(timesteps), -1, -1, -1), noise, timesteps,
-                encoder.columns("all tokens"),
-            )  # fmt: skip
+            rows = stage_of(samples.timesteps, one.edges)
+            source = [Source(encoder, one.pairs)]
+            prediction = predict(backbone, source, samples, rows, with_maps=True)
             for which, name in ((0, "before: the class word"), (1, f"after: {label}")):
                 layers = [
                     resize_maps(maps[which], *sides)[:, :, encoder.slots("clip_l")].mean((0, 1, 2))

@@ -36,6 +36,7 @@ import torch
 from torch import Tensor, nn
 
 from .pack import ensure_pack
+from .study import PARTS
 from .world.drawing import Picture, render, silhouette
 from .world.load import load
 from .world.scenery import SCENES
@@ -52,9 +53,10 @@ from sefi_pack.nodes.host.train.preparing import prepared
 from sefi_pack.nodes.host.train.run import Loaded
 from sefi_pack.sefi_core.identity.identity import Identity
 from sefi_pack.sefi_core.prompts import training_prompt
+from sefi_pack.sefi_core.samples import LatentPool
 from sefi_pack.sefi_core.training.config import PRESETS, TrainingConfig
 from sefi_pack.sefi_core.training.learner import Learner
-from sefi_pack.sefi_core.training.loop import LatentPool, train
+from sefi_pack.sefi_core.training.loop import train
 
 CLASS_WORD, PLACEHOLDER, RESOLUTION = "person", "V*", 64
 LORA_RANK = 8
@@ -74,6 +76,7 @@ class Method:
         weight_rate: Learning rate of W_k and W_v, for "weights".
         applied: Inputs of Apply that differ from its defaults.
         masked: Whether a mask of the subject is given with the picture, as an artist can.
+        study: Parts of another recipe that the pack does not have, of `study.PARTS`.
     """
 
     name: str
@@ -84,6 +87,7 @@ class Method:
     weight_rate: float = 0.0
     applied: tuple[tuple[str, float], ...] = ()
     masked: bool = False
+    study: tuple[str, ...] = ()
 
     def recipe(self) -> dict[str, object]:
         """What shapes the row's numbers, besides its seed and the world, in words of the records.
@@ -95,24 +99,25 @@ class Method:
             return {"kind": self.kind}
         by = self.config
         attention = by.attention_loss != "off" and [by.attention_loss, by.attention_loss_weight]
-        probe = by.probe_every and [by.probe_every, by.probe_patience, by.probe_gain]
+        chosen_from = [
+            by.candidates, by.elimination_every, by.selection_from, by.lr_after_selection
+        ]  # fmt: skip
         recipe = {
             "kind": self.kind,
             "steps": by.steps,
             "batch": by.batch_size,
             "learning rate": by.learning_rate,
-            "cosine decay": by.decay,
+            "cosine decay": "decay" in self.study,
             "rate of the weights": self.weight_rate,
             "stages": by.stages,
             "tokens": by.tokens,
             "K = V": self.tied,
-            "generator": by.generator,
-            "candidates": by.starts > 1 and [by.starts, by.race_every, by.race_from, by.settle],
+            "generator": "residual" if "residual" in self.study else by.generator,
+            "candidates": by.candidates > 1 and chosen_from,
             "attention loss": attention,
             "masked loss": by.masked_loss,
-            "stratified": by.stratified,
+            "stratified": "stratified" in self.study,
             "ema": by.ema,
-            "early stopping": probe,
             "views": [by.views, by.min_scale, by.max_scale],
             "mask given": self.masked,
             "subject found": by.find_subject,
@@ -129,8 +134,8 @@ class Method:
 
     def training(self) -> str:
         """A key that rows share which one training serves, if need be at different lengths."""
-        whole = "" if self.kind == "tokens" and not self.config.decay else self.config.steps
-        shared = f"{self.kind} {self.tied} {self.weight_rate} {self.masked} {whole}"
+        whole = "" if self.kind == "tokens" and "decay" not in self.study else self.config.steps
+        shared = f"{self.kind} {self.tied} {self.weight_rate} {self.masked} {self.study} {whole}"
         return f"{shared} {self.config.fingerprint()}"
 
 
@@ -234,7 +239,8 @@ def learn_tokens(world: World, methods: list[Method], subject: Subject) -> dict[
 
 def make_learner(method: Method, encoder: HostTextEncoder, model: ModelPatcher) -> Learner:
     """Makes the pack's learner, with tied tokens and more to learn where the row says so."""
-    learner = Learner(encoder.class_tokens, method.config)
+    parts = {name: value for part in method.study for name, value in PARTS[part].items()}
+    learner = Learner(encoder.class_tokens, method.config, **parts)
     if method.tied:
         for name, generator in learner.generators.items():
             learner.generators[name] = Tied(generator)  # the optimiser has its parameters already
@@ -305,14 +311,16 @@ DEFAULT = replace(PRESETS["default"], learning_rate=TOKEN_RATE)
 RACE = replace(DEFAULT, steps=480, attention_loss="off", framing=True)
 PAPER = PRESETS["paper"]
 ALONE = TrainingConfig(steps=STEPS, learning_rate=TOKEN_RATE)  # every other row is made from it
-RACED = replace(ALONE, starts=DEFAULT.starts)
+RACED = replace(ALONE, candidates=DEFAULT.candidates)
 PLAIN = replace(ALONE, attention_loss="off")
 UNFOUND = {"find_subject": False, "masked_loss": False}
 
 
-def variant(name: str, label: str, tied: bool = False, **changes: object) -> Method:
+def variant(
+    name: str, label: str, tied: bool = False, study: tuple[str, ...] = (), **changes: object
+) -> Method:
     """Returns the row "alone" with other settings."""
-    return Method(name, label, config=replace(ALONE, **changes), tied=tied)
+    return Method(name, label, config=replace(ALONE, **changes), tied=tied, study=study)
 
 
 def edited(name: str, label: str, **applied: float) -> Method:
@@ -374,7 +382,7 @@ ABLATIONS: dict[str, tuple[Method, ...]] = {
         for w in (1e-4, 3e-4, 3e-3, 1e-2, 5e-2)
     ),
     "generator": (
-        variant("residual", "residual block, 3e-4", generator="residual", learning_rate=3e-4),
+        variant("residual", "residual block, 3e-4", study=("residual",), learning_rate=3e-4),
         variant("literal", "literal block, 3e-4", generator="literal", learning_rate=3e-4),
         variant("literal-5e-3", "literal block, 5e-3", generator="literal", learning_rate=5e-3),
     ),
@@ -397,7 +405,7 @@ ABLATIONS: dict[str, tuple[Method, ...]] = {
     ),
     "loss and batch": (
         variant("masked", "views from 0.3, masked loss", masked_loss=True, min_scale=0.3),
-        variant("stratified", "stratified", stratified=True),
+        variant("stratified", "stratified", study=("stratified",)),
         variant("batch-5", "batch 5", batch_size=5),
         variant("batch-5-fifth", "batch 5, a fifth of the steps", batch_size=5, steps=STEPS // 5),
     ),
@@ -413,7 +421,7 @@ ABLATIONS: dict[str, tuple[Method, ...]] = {
         changed("race-tied", "K = V", tied=True),
     ),
     "end": (
-        variant("decay", "learning rate decays, last pairs kept", decay=True, ema=0.0),
+        variant("decay", "learning rate decays, last pairs kept", study=("decay",), ema=0.0),
         variant("last", "last pairs kept", ema=0.0),
         variant("ema", "mean of the pairs, 0.98", ema=0.98),
     ),

@@ -8,6 +8,7 @@ noise, but every node works on it and a training on it lowers the loss.
 __all__ = ["write"]
 
 import argparse
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -38,7 +39,7 @@ def write(path: Path, seed: int = 0) -> Path:
     recipe = f"{RECIPE}, seed {seed}"
     if recipe != written_recipe(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
+        partial = path.with_suffix(f".{os.getpid()}.partial")
         save_file(weights(seed), partial, metadata={"recipe": recipe})
         partial.replace(path)
     return path

@@ -34,7 +34,6 @@ from comfy.ldm.modules.attention import attention_pytorch
 from sefi_pack.nodes.host.noise_levels import sigmas_at
 from sefi_pack.nodes.host.train.backbone import layer_of, plain_attention
 from sefi_pack.sefi_core.maps import prompt_maps, resize_maps
-from sefi_pack.sefi_core.stages import stage_of
 
 from .speed_models import fill, make_encoder
 from .speed_scene import Scene, clocked
@@ -52,9 +51,10 @@ def floor(scene: Scene, steps: int) -> list[float]:
         backbone = ready.backbone
         noised, sigmas = scene.noised(backbone)
         context = backbone_context(scene).requires_grad_()
+        first = torch.zeros(len(noised), dtype=torch.long)
 
         def step() -> None:
-            backbone.run(noised, sigmas, context, {}).square().mean().backward()
+            backbone.run(noised, sigmas, context, {}, first).square().mean().backward()
             context.grad = None
 
         return clocked(step, steps)
@@ -85,7 +85,7 @@ def literal(scene: Scene, steps: int) -> list[float]:
             with torch.no_grad():
                 latents = encode_picture(picture * 2.0 - 1.0)[:, :4]
             timesteps = torch.randint(0, 1000, (scene.batch,))
-            stages = stage_of(timesteps, learner.edges)
+            stages = learner.phase.rows(timesteps, learner.rng)
             tokens = {name: table.flatten(0, 1) for name, table in learner().items()}
             encoded = encoder.encode(tokens).unflatten(0, (-1, 2))  # (S, 2, L, C), all of them
             keys, values = encoded[stages, 0], encoded[stages, 1].to(backbone.dtype)
@@ -107,7 +107,7 @@ def literal(scene: Scene, steps: int) -> list[float]:
             sigmas = sigmas_at(backbone.sampling, timesteps)
             noise = torch.randn_like(latents)
             noised = backbone.sampling.noise_scaling(sigmas, noise, latents)
-            predicted = backbone.run(noised, sigmas, keys, options)
+            predicted = backbone.run(noised, sigmas, keys, options, torch.zeros_like(timesteps))
             expected, found = (
                 torch.stack([resize_maps(layer[i], *layer[2]) for layer in maps]).mean(dim=0)
                 for i in range(2)

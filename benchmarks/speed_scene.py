@@ -29,10 +29,10 @@ from sefi_pack.nodes.host.text.encoder import HostTextEncoder, token_widths
 from sefi_pack.nodes.host.train.backbone import HostBackbone
 from sefi_pack.nodes.host.train.borrowing import trainable
 from sefi_pack.sefi_core.identity.identity import Identity
-from sefi_pack.sefi_core.training.batched import Subject, train_together
+from sefi_pack.sefi_core.samples import LatentPool
 from sefi_pack.sefi_core.training.config import TrainingConfig
 from sefi_pack.sefi_core.training.learner import Learner
-from sefi_pack.sefi_core.training.loop import LatentPool, train
+from sefi_pack.sefi_core.training.loop import Subject, train, train_together
 
 from .speed_models import SIZES, make_clip, make_model
 

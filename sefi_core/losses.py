@@ -5,7 +5,7 @@ L_attn = sum (Re2(A_r) - Re2(A_t))^2                             (Eq. 4)
 L      = L_KV + lambda * L_attn                                  (Eq. 6)
 """
 
-__all__ = ["REFERENCE_COUNT", "LossTerms", "attention_loss", "denoising_loss"]
+__all__ = ["REFERENCE_COUNT", "LossTerms", "attention_loss", "denoising_loss", "loss_terms"]
 
 from dataclasses import dataclass
 
@@ -30,6 +30,22 @@ class LossTerms:
     total: Tensor
 
 
+def loss_terms(
+    prediction: Prediction, token_mask: Tensor, weight: float, masks: Tensor | None = None
+) -> LossTerms:
+    """Returns Eq. 6, lambda being `weight`; without maps to compare, L_attn is 0.
+
+    Arguments:
+        token_mask: Which prompt tokens L_attn compares, (L,), ones and zeros, on the CPU.
+        masks: Where L_KV looks, (B, 1, h, w) in [0, 1]; everywhere without.
+    """
+    denoising = denoising_loss(prediction, masks)
+    compared = prediction.maps and bool(token_mask.any())
+    zero = torch.zeros_like(denoising)
+    attention = attention_loss(prediction, token_mask) if compared else zero
+    return LossTerms(denoising, attention, denoising + weight * attention)
+
+
 def denoising_loss(prediction: Prediction, mask: Tensor | None = None) -> Tensor:
     """Returns L_KV, a scalar; with a mask (B, 1, h, w) in [0, 1], the mean over what it covers."""
     error = (prediction.output - prediction.target).square()
@@ -39,8 +55,8 @@ def denoising_loss(prediction: Prediction, mask: Tensor | None = None) -> Tensor
     return (error * weight).sum() / weight.sum().clamp(min=1.0)
 
 
-def attention_loss(prediction: Prediction, columns: Tensor) -> Tensor:
-    """Returns L_attn over the prompt columns (L,), ones and zeros, that count: options 1, 2, 3 of
+def attention_loss(prediction: Prediction, token_mask: Tensor) -> Tensor:
+    """Returns L_attn over the prompt tokens (L,), ones and zeros, that count: options 1, 2, 3 of
     the paper.
 
     Re2 is linear, so it is taken of the differences. Layers with unlike numbers of heads cannot be
@@ -54,7 +70,7 @@ def attention_loss(prediction: Prediction, columns: Tensor) -> Tensor:
         compared = [mean_of_layers(layers)]
     else:
         compared = [resize_maps(difference, *side) for side, difference in layers]
-    counted = sent(columns, compared[0].device).view(-1, 1, 1)
+    counted = sent(token_mask, compared[0].device).view(-1, 1, 1)
     losses = [REFERENCE_COUNT * (difference.square() * counted).mean() for difference in compared]
     return torch.stack(losses).mean()
 

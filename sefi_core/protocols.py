@@ -10,6 +10,8 @@ from typing import Protocol
 
 from torch import Tensor
 
+from .samples import Samples
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -50,9 +52,9 @@ class TextEncoder(Protocol):
         """
         ...
 
-    def columns(self, scope: str) -> Tensor:
+    def token_mask(self, scope: str) -> Tensor:
         """Returns (L,) ones at the prompt tokens that an attention loss of `scope` looks at, zeros
-        elsewhere.
+        elsewhere; on the CPU, where whether there is any is known without waiting for a device.
         """
         ...
 
@@ -67,15 +69,9 @@ class Backbone(Protocol):
         ...
 
     def predict(
-        self,
-        latents: Tensor,
-        noise: Tensor,
-        timesteps: Tensor,
-        keys: Tensor,
-        values: Tensor,
-        with_maps: bool,
+        self, samples: Samples, keys: Tensor, values: Tensor, with_maps: bool
     ) -> Prediction:
-        """Noises latents (B, c, h, w) to timesteps (B,), int64, and denoises with keys and values
+        """Noises samples to the timesteps nearest theirs, and denoises with key and value contexts
         (B, L, C).
         """
         ...

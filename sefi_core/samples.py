@@ -1,9 +1,10 @@
-"""Encoded views, and fixed samples of them that two looks at a model share."""
+"""What the model is asked about at once, and the encoded views that it is drawn from."""
 
-__all__ = ["LatentPool", "Probe", "spread_probe"]
+__all__ = ["LatentPool", "Samples", "joined", "spread_samples"]
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from torch import Tensor
 from .stages import TIMESTEPS
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LatentPool:
     """Encoded views: latents (n, c, h, w) as the model takes them, masks (n, 1, h, w) in [0, 1]."""
 
@@ -19,25 +20,57 @@ class LatentPool:
     masks: Tensor
 
 
-@dataclass(frozen=True)
-class Probe:
-    """Latents (n, c, h, w), masks (n, 1, h, w), noise of the latents' shape, and timesteps (n,),
-    int64; the latter two are on the CPU.
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """A batch of B samples; those of one subject stand together.
+
+    Attributes:
+        latents: (B, c, h, w), on the model's device like the masks (B, 1, h, w) in [0, 1].
+        noise: (B, c, h, w), on the CPU like all that follows.
+        timesteps: (B,), int64.
+        prompts: (B,), which of the model's reference prompts each sample belongs to.
+        subjects: By sample, whose pairs it is denoised with.
     """
 
     latents: Tensor
     masks: Tensor
     noise: Tensor
     timesteps: Tensor
+    prompts: Tensor
+    subjects: tuple[int, ...]
 
-    def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
-        """Yields latents, masks, noise and timesteps of up to `size` samples."""
-        every = (self.latents, self.masks, self.noise, self.timesteps)
-        return zip(*(tensor.split(size) for tensor in every), strict=True)
+    def __len__(self) -> int:
+        return len(self.subjects)
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        return self.latents, self.masks, self.noise, self.timesteps, self.prompts
+
+    def split(self, sizes: int | list[int]) -> Iterator["Samples"]:
+        """Yields parts of `sizes` samples each."""
+        subjects = iter(self.subjects)
+        for part in zip(*(tensor.split(sizes) for tensor in self.tensors), strict=True):
+            latents, masks, noise, timesteps, prompts = part
+            own = tuple(islice(subjects, len(latents)))
+            yield Samples(latents, masks, noise, timesteps, prompts, own)
+
+    def for_prompt(self, prompt: int) -> "Samples":
+        """Returns the samples with another reference prompt."""
+        return replace(self, prompts=torch.full_like(self.prompts, prompt))
 
 
-def spread_probe(pool: LatentPool, count: int, low: int, seed: int) -> Probe:
-    """Returns `count` samples, spread evenly over views and over timesteps from `low` on."""
+def joined(parts: Sequence[Samples]) -> Samples:
+    """Returns samples one part after the other."""
+    whole = [torch.cat(each) for each in zip(*(part.tensors for part in parts), strict=True)]
+    latents, masks, noise, timesteps, prompts = whole
+    subjects = tuple(subject for part in parts for subject in part.subjects)
+    return Samples(latents, masks, noise, timesteps, prompts, subjects)
+
+
+def spread_samples(pool: LatentPool, count: int, low: int, seed: int) -> Samples:
+    """Returns `count` samples of one subject, spread evenly over the views and over timesteps from
+    `low` on: the same for the same seed, so that two looks at a model differ by the model alone.
+    """
     middles = low + (2 * torch.arange(count) + 1) * (TIMESTEPS - low) // (2 * count)
     views = torch.arange(count) * len(pool.latents) // count
     noise = torch.randn(
@@ -46,4 +79,5 @@ def spread_probe(pool: LatentPool, count: int, low: int, seed: int) -> Probe:
     # Views come in the order they were drawn, timesteps in another: no view has the early ones.
     order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
     views = views.to(pool.latents.device)
-    return Probe(pool.latents[views], pool.masks[views], noise, middles[order])
+    latents, masks = pool.latents[views], pool.masks[views]
+    return Samples(latents, masks, noise, middles[order], torch.zeros_like(order), (0,) * count)

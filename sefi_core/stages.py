@@ -79,17 +79,6 @@ def active_range(start_percent: float, end_percent: float) -> tuple[int, int]:
     return low, high
 
 
-def sample_timesteps(
-    generator: torch.Generator, batch: int, edges: Sequence[int], step: int, stratified: bool
-) -> Tensor:
-    """Draws `batch` timesteps, int64, uniform over those within `edges`; stratified, over each
-    sample's stage in turn.
-    """
-    if not stratified:
-        return torch.randint(edges[-1], edges[0], (batch,), generator=generator)
-    stages = len(edges) - 1
-    stage = [(step * batch + i) % stages for i in range(batch)]
-    low = torch.tensor([edges[i + 1] for i in stage])
-    high = torch.tensor([edges[i] for i in stage])
-    unit = torch.rand(batch, generator=generator, dtype=torch.float64)
-    return low + (unit * (high - low)).long()
+def sample_timesteps(rng: torch.Generator, batch: int, edges: Sequence[int]) -> Tensor:
+    """Draws `batch` timesteps, int64, uniform over those within `edges`."""
+    return torch.randint(edges[-1], edges[0], (batch,), generator=rng)

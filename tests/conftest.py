@@ -7,6 +7,7 @@ import sys
 import types
 from pathlib import Path
 
+import pytest
 from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -20,5 +21,12 @@ pack = types.ModuleType("sefi_pack")
 pack.__path__ = [str(ROOT)]
 sys.modules["sefi_pack"] = pack
 
-settings.register_profile("any machine", deadline=None)  # a slow example is no failure
-settings.load_profile("any machine")
+TOGETHER = ("server", "browser")  # folders whose tests share one server
+
+
+def pytest_collection_modifyitems(items):
+    """Says what stays together where processes share the tests: a file, or a server's tests."""
+    for item in items:
+        folder = item.path.relative_to(ROOT / "tests").parts[0]
+        group = folder if folder in TOGETHER else f"{folder}/{item.path.stem}"
+        item.add_marker(pytest.mark.xdist_group(group))

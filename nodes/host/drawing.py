@@ -2,7 +2,7 @@
 
 __all__ = ["grid", "labelled", "table"]
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -14,7 +14,8 @@ from .images import as_pil, stored_samples
 
 PAPER, INK, FAINT = (250, 250, 248), (28, 28, 30), (225, 225, 221)
 TEXT, HEAD = 18, 26  # pixels
-GAP = 10  # pixels
+GAP, PAD = 10, TEXT // 2  # pixels
+CELL = 3 * TEXT  # pixels a side of a picture in a table
 
 
 def font(size: int) -> ImageFont.FreeTypeFont:
@@ -86,49 +87,59 @@ def table(
     """Returns an IMAGE (1, h, w, 3): tables below each other, each a list of rows whose first is
     its head, with texts or small pictures (h, w, 3) in the cells; then notes.
     """
-    side, pad = 3 * TEXT, TEXT // 2
     measure = ImageDraw.Draw(Image.new("RGB", (1, 1)))
 
     def wide(cell: str | Tensor) -> int:
-        return (
-            side if isinstance(cell, Tensor) else round(measure.textlength(cell, font=font(TEXT)))
-        )
+        if isinstance(cell, Tensor):
+            return CELL
+        return round(measure.textlength(cell, font=font(TEXT)))
 
-    def tall(row: Sequence[str | Tensor]) -> int:
-        return (side if any(isinstance(cell, Tensor) for cell in row) else TEXT) + 2 * pad
-
-    widths = [[max(map(wide, column)) + 2 * pad for column in zip(*b, strict=True)] for b in blocks]
+    widths = [[max(map(wide, column)) + 2 * PAD for column in zip(*b, strict=True)] for b in blocks]
     width = max(*(sum(w) for w in widths), 36 * TEXT)
     heading = wrapped(title, width, measure, HEAD)
     lines = [line for note in notes for line in wrapped(note, width, measure, TEXT)]
-    height = len(heading) * (HEAD + pad) + 3 * GAP
+    height = len(heading) * (HEAD + PAD) + 3 * GAP
     height += sum(sum(map(tall, b)) + 2 * GAP for b in blocks)
-    sheet = Image.new("RGB", (width + 2 * GAP, height + len(lines) * (TEXT + pad) + GAP), PAPER)
-    draw = ImageDraw.Draw(sheet)
-    y = GAP
-    for line in heading:
-        draw.text((GAP, y), line, font=font(HEAD), fill=INK)
-        y += HEAD + pad
-    y += GAP
+    sheet = Image.new("RGB", (width + 2 * GAP, height + len(lines) * (TEXT + PAD) + GAP), PAPER)
+    y = draw_lines(sheet, heading, GAP, HEAD) + GAP
     for block, columns in zip(blocks, widths, strict=True):
         for number, row in enumerate(block):
-            if number == 0:
-                draw.rectangle((GAP, y, GAP + sum(columns), y + tall(row)), fill=FAINT)
-            x = GAP
-            for cell, column in zip(row, columns, strict=True):
-                if isinstance(cell, Tensor):
-                    sheet.paste(as_picture(squared(cell, side)), (x + pad, y + pad))
-                else:
-                    middle = y + (tall(row) - TEXT) // 2 - 2
-                    draw.text((x + pad, middle), cell, font=font(TEXT), fill=INK)
-                x += column
-            y += tall(row)
-            draw.line((GAP, y, GAP + sum(columns), y), fill=FAINT)
+            y = draw_row(sheet, row, columns, y, is_head=number == 0)
         y += 2 * GAP
-    for line in lines:
-        draw.text((GAP, y), line, font=font(TEXT), fill=INK)
-        y += TEXT + pad
+    draw_lines(sheet, lines, y, TEXT)
     return as_tensor(sheet)
+
+
+def tall(row: Sequence[str | Tensor]) -> int:
+    """Returns the height of a row in pixels."""
+    return (CELL if any(isinstance(cell, Tensor) for cell in row) else TEXT) + 2 * PAD
+
+
+def draw_lines(sheet: Image.Image, lines: Iterable[str], y: int, size: int) -> int:
+    """Draws lines below each other from y on; returns where the next one goes."""
+    draw = ImageDraw.Draw(sheet)
+    for line in lines:
+        draw.text((GAP, y), line, font=font(size), fill=INK)
+        y += size + PAD
+    return y
+
+
+def draw_row(
+    sheet: Image.Image, row: Sequence[str | Tensor], columns: list[int], y: int, is_head: bool
+) -> int:
+    """Draws a row of columns so wide at y; returns where the next one goes."""
+    draw, x, below = ImageDraw.Draw(sheet), GAP, y + tall(row)
+    if is_head:
+        draw.rectangle((GAP, y, GAP + sum(columns), below), fill=FAINT)
+    for cell, column in zip(row, columns, strict=True):
+        if isinstance(cell, Tensor):
+            sheet.paste(as_picture(squared(cell, CELL)), (x + PAD, y + PAD))
+        else:
+            middle = y + (tall(row) - TEXT) // 2 - 2
+            draw.text((x + PAD, middle), cell, font=font(TEXT), fill=INK)
+        x += column
+    draw.line((GAP, below, GAP + sum(columns), below), fill=FAINT)
+    return below
 
 
 def wrapped(text: str, width: int, measure: ImageDraw.ImageDraw, size: int) -> list[str]:

@@ -1,6 +1,6 @@
 """IMAGE of the host, in [0, 1], <-> pictures of 8 bits, as they are kept and shown."""
 
-__all__ = ["as_image", "as_jpeg", "as_pil", "stored_samples"]
+__all__ = ["as_colour", "as_image", "as_jpeg", "as_pil", "stored_samples"]
 
 from io import BytesIO
 
@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+
+from ...sefi_core.errors import PictureError
 
 SMALL_PIXELS, SMALL_QUALITY = 256, 85  # of covers and of what a node shows
 
@@ -35,3 +37,13 @@ def as_jpeg(samples: Tensor) -> bytes:
     data = BytesIO()
     picture.save(data, "JPEG", quality=SMALL_QUALITY)
     return data.getvalue()
+
+
+def as_colour(field: str, image: Tensor) -> Tensor:
+    """Returns an IMAGE as (n, h, w, 3) on the CPU; raises PictureError unless it is one."""
+    if image.ndim != 4 or image.shape[-1] not in (3, 4) or not torch.isfinite(image).all():
+        raise PictureError(
+            f"{field}: its pictures are not in colour, or some of their pixels are not finite "
+            "numbers; connect pictures in colour, with 3 channels, or 4 with alpha."
+        )
+    return image[..., :3].float().cpu().clamp(0.0, 1.0)

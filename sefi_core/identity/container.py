@@ -45,14 +45,14 @@ def save_tensors(
             f"its texts and cover take {len(header) >> 10} KiB, at most {MAX_HEADER >> 10} KiB "
             "fit; shorten the notes or take a smaller thumbnail",
         )
+    size = len(header).to_bytes(8, "little")
     partial = path.with_name(f".{uuid4().hex}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         sweep(path.parent)
         with partial.open("xb") as file:
-            file.write(len(header).to_bytes(8, "little"))
-            file.write(header)
-            file.write(body)
+            for written in (size, header, body):
+                file.write(written)
             file.flush()
             os.fsync(file.fileno())
         give_name(partial, path, anew)

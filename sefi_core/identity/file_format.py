@@ -76,33 +76,38 @@ def save_identity(
             f"{MAX_IDENTITY >> 21} MiB that are read back; train one of fewer stages."
         )
     tensors |= fallback(members)
+    told = {**identity.metadata, **(metadata or {})}
+    save_tensors(tensors, path, metadata_of(identity, tensors, told), anew)
+
+
+def metadata_of(
+    identity: Identity | IdentityGroup, tensors: dict[str, Tensor], told: dict[str, str]
+) -> dict[str, str]:
+    """Returns a file's metadata: what is told of it, what its tensors mean, and the keys of the
+    model-metadata specification.
+    """
+    members = identity.members
     texts = meaning(members[0])
     if len(members) > 1:
         each = [{**member.metadata, **meaning(member)} for member in members]
         texts = {IDENTITIES: json.dumps(each, sort_keys=True)}
     widths = sorted(identity.widths.items())
     base = ARCHITECTURES.get(widths[0], "custom")
-    told = {**identity.metadata, **(metadata or {})}
     predicts = {**members[0].metadata, **told}.get("modelspec.prediction_type")
     if widths[0][0] == "clip_h" and predicts == "v":
         base = ARCHITECTURE_V2_V
     digest = hashlib.sha256(b"".join(tensors[name].numpy().tobytes() for name in sorted(tensors)))
-    save_tensors(
-        tensors,
-        path,
-        {
-            **told,
-            **texts,
-            "format": FORMAT,
-            "format_version": "2" if texts.keys() & {IDENTITIES, STRENGTHS} else "1",
-            "modelspec.sai_model_spec": "1.0.1",
-            "modelspec.architecture": f"{base}/sefi-identity",
-            "modelspec.implementation": "https://arxiv.org/abs/2402.00631",
-            PLACEHOLDER: identity.placeholder,
-            "modelspec.hash_sha256": f"0x{digest.hexdigest()}",
-        },
-        anew,
-    )
+    return {
+        **told,
+        **texts,
+        "format": FORMAT,
+        "format_version": "2" if texts.keys() & {IDENTITIES, STRENGTHS} else "1",
+        "modelspec.sai_model_spec": "1.0.1",
+        "modelspec.architecture": f"{base}/sefi-identity",
+        "modelspec.implementation": "https://arxiv.org/abs/2402.00631",
+        PLACEHOLDER: identity.placeholder,
+        "modelspec.hash_sha256": f"0x{digest.hexdigest()}",
+    }
 
 
 def prefixes(members: Sequence[object]) -> list[str]:

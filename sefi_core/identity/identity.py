@@ -65,6 +65,15 @@ class Identity:
                 "identity: it holds no token pairs for any text encoder; load another or train "
                 "it again."
             )
+        self.require_pairs()
+        if not self.edges:
+            object.__setattr__(self, "edges", even_edges(self.stages))
+        if not self.strengths:
+            object.__setattr__(self, "strengths", ((1.0, 1.0),) * self.stages)
+        self.require_stages()
+
+    def require_pairs(self) -> None:
+        """Raises MismatchError unless the pairs are of one shape (S, 2, T, ...) and finite."""
         shapes = {name: tuple(pairs.shape) for name, pairs in self.pairs.items()}
         for name, shape in shapes.items():
             if (
@@ -83,10 +92,9 @@ class Identity:
                     f"identity: the pairs of {name} hold values that are not finite; load another "
                     "or train it again."
                 )
-        if not self.edges:
-            object.__setattr__(self, "edges", even_edges(self.stages))
-        if not self.strengths:
-            object.__setattr__(self, "strengths", ((1.0, 1.0),) * self.stages)
+
+    def require_stages(self) -> None:
+        """Raises MismatchError unless edges and strengths are those of S stages."""
         descending = all(a > b for a, b in zip(self.edges, self.edges[1:], strict=False))
         if (
             len(self.edges) != self.stages + 1

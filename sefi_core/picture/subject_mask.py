@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..maps import MAP_SIDE, resize_maps
 from ..protocols import Backbone, TextEncoder
-from ..samples import LatentPool, spread_probe
+from ..samples import LatentPool, spread_samples
 from .class_word import ask_class_word
 
 LOOKS = 20
@@ -27,8 +27,8 @@ def find_subject(backbone: Backbone, encoder: TextEncoder, latent: Tensor, seed:
     """
     columns = subject_columns(encoder).to(latent.device)
     heat = latent.new_zeros(1, 1, MAP_SIDE, MAP_SIDE)
-    probe = spread_probe(LatentPool(latent, torch.ones_like(latent[:, :1])), LOOKS, LOW, seed)
-    for found, _ in ask_class_word(backbone, encoder, probe, with_maps=True):
+    looks = spread_samples(LatentPool(latent, torch.ones_like(latent[:, :1])), LOOKS, LOW, seed)
+    for found, _ in ask_class_word(backbone, encoder, looks, with_maps=True):
         for (_, maps), side in zip(found.maps, found.sides, strict=True):
             both = maps[..., columns].sum(dim=-1, keepdim=True)
             heat += resize_maps(both, *side).mean(dim=1).sum(dim=0)
@@ -40,7 +40,7 @@ def subject_columns(encoder: TextEncoder) -> Tensor:
     """Returns the indices of the class word's column and of the one behind it, where the training
     prompt ends.
     """
-    (slot,) = encoder.columns("placeholder only").nonzero(as_tuple=True)
+    (slot,) = encoder.token_mask("placeholder only").nonzero(as_tuple=True)
     return torch.cat([slot, slot[-1:] + 1])
 
 

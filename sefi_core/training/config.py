@@ -2,23 +2,29 @@
 
 `paper` is the paper's recipe to the letter; `default` is the paper's method (stages, K and V apart,
 attention loss), done as it measured best (docs/quality.md): the subject alone is learned; the pairs
-themselves are learned, from the class word on, and of five that race one is where every stage
+themselves are learned, from the class word on, and of five candidates one is where every stage
 begins; the views keep the picture's size, because a black border is learned as a part of the
 subject; and the mean of the last pairs is kept, because single steps of one sample are noisy.
 """
 
-__all__ = ["ATTENTION_SCOPES", "PRESETS", "TrainingConfig"]
+__all__ = ["ATTENTION_SCOPES", "PRESETS", "RECORDED_AS", "TrainingConfig"]
 
 from dataclasses import asdict, dataclass, replace
+
+from torch import Tensor
 
 from ..errors import SettingsError, one_line
 from .generator import KINDS
 
-# Settings without effect where one pair starts.
-RACE = ("starts", "race_every", "race_from", "settle")
-RACE_SHARE = 12, 25  # of a training's steps that its race may take at most
-# What is done to the picture first.
-PREPARATION = ("framing", "find_subject")
+# The settings of the selection, by what identity files and checkpoints call them for ever.
+RECORDED_AS = {
+    "candidates": "starts",
+    "elimination_every": "race_every",
+    "selection_from": "race_from",
+    "lr_after_selection": "settle",
+}
+SELECTION_SHARE = 12, 25  # of a training's steps that its selection may take at most
+PREPARATION = ("framing", "find_subject")  # what is done to the picture first
 ATTENTION_SCOPES = ("all tokens", "prompt tokens", "placeholder only", "off")  # options 3, 2, 1
 
 
@@ -43,18 +49,13 @@ class TrainingConfig:
             their subject (framing.py).
         find_subject: Whether the mask is where the model sees the class word (subject.py).
         masked_loss: Whether L_KV looks only at the pasted picture, within the subject's mask.
-        stratified: Whether samples take the stages in turn rather than at random.
-        decay: Whether the learning rate falls to 0 along a cosine.
         ema: Decay, once it has warmed up, of the mean of the pairs that is kept as the result; 0
             keeps the last.
-        starts: How many pairs, at most S, race at first, until every stage goes on from the winner
-            (race.py); with 1 every stage begins at the class word.
-        race_every: Steps until the last one of a race falls out.
-        race_from: The timestep from which on a race is run.
-        settle: The learning rate after a race, as a share of the one before.
-        probe_every: Steps between two looks at the loss of a fixed probe; 0 never looks.
-        probe_patience: Looks that must bring nothing before the training stops.
-        probe_gain: What counts as something: this share of the probe's loss.
+        candidates: How many pairs learn side by side at first, until every stage goes on from the
+            best (selection.py); with 1 every stage begins at the class word.
+        elimination_every: Steps until the worst candidate is eliminated.
+        selection_from: The timestep from which on candidates train.
+        lr_after_selection: The learning rate after the selection, as a share of the one before.
     """
 
     steps: int = 1000
@@ -72,16 +73,11 @@ class TrainingConfig:
     framing: bool = False
     find_subject: bool = False
     masked_loss: bool = False
-    stratified: bool = False
-    decay: bool = False
     ema: float = 0.995
-    starts: int = 1
-    race_every: int = 120
-    race_from: int = 600
-    settle: float = 0.25
-    probe_every: int = 0
-    probe_patience: int = 4
-    probe_gain: float = 0.01
+    candidates: int = 1
+    elimination_every: int = 120
+    selection_from: int = 600
+    lr_after_selection: float = 0.25
 
     def __post_init__(self) -> None:
         for name, low, high in (
@@ -95,13 +91,10 @@ class TrainingConfig:
             ("min_scale", 0.01, 4.0),
             ("max_scale", self.min_scale, 4.0),
             ("ema", 0.0, 0.99999),
-            ("starts", 1, 50),
-            ("race_every", 1, 100_000),
-            ("race_from", 0, 999),
-            ("settle", 0.0, 1.0),
-            ("probe_every", 0, 100_000),
-            ("probe_patience", 1, 1000),
-            ("probe_gain", 0.0, 1.0),
+            ("candidates", 1, 50),
+            ("elimination_every", 1, 100_000),
+            ("selection_from", 0, 999),
+            ("lr_after_selection", 0.0, 1.0),
         ):
             value = getattr(self, name)
             if not low <= value <= high:  # also refuses NaN
@@ -112,42 +105,35 @@ class TrainingConfig:
                     f'{name}: "{one_line(str(getattr(self, name)))}" is unknown; choose one of '
                     f"{', '.join(known)}."
                 )
-        if self.starts > 1 and self.generator != "direct":
+        if self.candidates > 1 and self.generator != "direct":
             raise SettingsError(
-                f'starts: it is {self.starts}, but the generator "{self.generator}" makes all '
-                "pairs from the same weights; set starts to 1, or the generator to direct."
+                f'candidates: it is {self.candidates}, but the generator "{self.generator}" makes '
+                "all pairs from the same weights; set candidates to 1, or the generator to direct."
             )
 
-    def with_fair_race(self) -> "TrainingConfig":
-        """Returns the settings with a race that leaves the stages their share of the steps."""
-        share, whole = RACE_SHARE
-        longest = self.steps * share // whole // max(1, self.starts - 1)
-        return replace(self, race_every=min(self.race_every, max(1, longest)))
+    def with_fair_selection(self) -> "TrainingConfig":
+        """Returns the settings with a selection that leaves the stages their share of the steps."""
+        share, whole = SELECTION_SHARE
+        longest = self.steps * share // whole // max(1, self.candidates - 1)
+        return replace(self, elimination_every=min(self.elimination_every, max(1, longest)))
 
-    def acting(self) -> dict[str, object]:
-        """The settings but for those without effect beside the others; what is done to the picture
-        counts only if it is done, so that a training without is what it was before.
-        """
-        settings = asdict(self)
-        idle = [name for name in PREPARATION if not settings[name]]
-        idle += RACE if self.starts == 1 else ()
-        return {name: value for name, value in settings.items() if name not in idle}
+    def counted(self, masks: Tensor) -> Tensor | None:
+        """Returns where L_KV looks: masks (B, 1, h, w), or None for everywhere."""
+        return masks if self.masked_loss else None
 
     def fingerprint(self) -> dict[str, object]:
-        """The settings that shape each step: two trainings with equal ones differ in their length
-        alone.
+        """The settings that shape each step, by the names that files have for them: two trainings
+        with equal ones differ in their length alone. Inactive features are omitted, so adding one
+        keeps old fingerprints.
         """
-        settings = self.acting()
-        if not self.decay:
-            del settings["steps"]
-        if not self.probe_every:
-            for name in ("probe_every", "probe_patience", "probe_gain"):
-                del settings[name]
-        return settings
+        settings = asdict(self)
+        idle = ["steps", *(name for name in PREPARATION if not settings[name])]
+        idle += RECORDED_AS if self.candidates == 1 else ()
+        return {RECORDED_AS.get(n, n): value for n, value in settings.items() if n not in idle}
 
 
 PRESETS = {
-    "default": TrainingConfig(find_subject=True, masked_loss=True, starts=5),
+    "default": TrainingConfig(find_subject=True, masked_loss=True, candidates=5),
     "paper": TrainingConfig(
         attention_loss="all tokens",
         attention_loss_weight=0.003,

@@ -10,37 +10,32 @@ them.
 __all__ = ["KINDS", "PairBlock", "PairTable", "make_generator"]
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-KINDS = ("residual", "direct", "literal")
+KINDS = ("direct", "literal")
 HEADS, HEAD_WIDTH, HIDDEN_MULTIPLE = 8, 64, 4
 
 
-def make_generator(
-    kind: str, token: Tensor, stages: int, tokens: int, generator: torch.Generator
-) -> nn.Module:
-    """Returns a module without arguments whose output is (S, 2, T, E), float32.
+def make_generator(kind: str) -> Callable[[Tensor, int, int, torch.Generator], nn.Module]:
+    """Returns what makes, of P (E,), a number of rows, T and a source of initial weights, a module
+    without arguments whose output is (rows, 2, T, E), float32.
 
     Arguments:
-        kind: "literal", the paper's block; "residual", P + block(P) with a zero output layer, so
-            that training starts at the class word; "direct", a free table that starts at P.
-        token: The class word's token P, shape (E,).
-        generator: Source of the initial weights; the global one is not touched.
+        kind: "literal", the paper's block; "direct", a free table that starts at P.
     """
-    if kind == "direct":
-        return PairTable(token, stages, tokens)
-    return PairBlock(token, stages, tokens, generator, residual=kind == "residual")
+    return {"literal": PairBlock, "direct": PairTable}[kind]
 
 
 class PairTable(nn.Module):
-    """A free (S, 2, T, E) table that starts at P."""
+    """A free (rows, 2, T, E) table that starts at P; it has nothing to draw."""
 
-    def __init__(self, token: Tensor, stages: int, tokens: int) -> None:
+    def __init__(self, token: Tensor, rows: int, tokens: int, rng: torch.Generator) -> None:
         super().__init__()
-        self.pairs = nn.Parameter(token.expand(stages, 2, tokens, -1).clone())
+        self.pairs = nn.Parameter(token.expand(rows, 2, tokens, -1).clone())
 
     def forward(self) -> Tensor:
         return self.pairs
@@ -51,22 +46,16 @@ class PairBlock(nn.Module):
 
     token: Tensor
 
-    def __init__(
-        self, token: Tensor, stages: int, tokens: int, generator: torch.Generator, residual: bool
-    ) -> None:
+    def __init__(self, token: Tensor, rows: int, tokens: int, rng: torch.Generator) -> None:
         super().__init__()
         width = len(token)
-        self.shape = (stages, 2, tokens, width)
-        self.residual = residual
+        self.shape = (rows, 2, tokens, width)
         self.register_buffer("token", token.clone())
         self.norm1, self.norm2, self.norm3 = (nn.LayerNorm(width) for _ in range(3))
-        self.attention1 = SelfAttention(width, generator)
-        self.attention2 = SelfAttention(width, generator)
-        self.gate = linear(width, 2 * HIDDEN_MULTIPLE * width, generator)
-        self.out = linear(HIDDEN_MULTIPLE * width, math.prod(self.shape), generator)
-        if residual:
-            nn.init.zeros_(self.out.weight)
-            nn.init.zeros_(self.out.bias)
+        self.attention1 = SelfAttention(width, rng)
+        self.attention2 = SelfAttention(width, rng)
+        self.gate = linear(width, 2 * HIDDEN_MULTIPLE * width, rng)
+        self.out = linear(HIDDEN_MULTIPLE * width, math.prod(self.shape), rng)
 
     def forward(self) -> Tensor:
         x = self.token.view(1, -1)  # (1, E)
@@ -75,20 +64,17 @@ class PairBlock(nn.Module):
             self.norm2(x), self.token.view(1, -1)
         )  # the second one looks at P itself
         hidden, gate = self.gate(self.norm3(x)).chunk(2, dim=-1)
-        pairs = self.out(hidden * F.gelu(gate)).view(self.shape)  # (S, 2, T, E)
-        return self.token + pairs if self.residual else pairs
+        return self.out(hidden * F.gelu(gate)).view(self.shape)  # (rows, 2, T, E)
 
 
 class SelfAttention(nn.Module):
     """Multi-head attention of tokens (n, E) over `context` (m, E)."""
 
-    def __init__(self, width: int, generator: torch.Generator) -> None:
+    def __init__(self, width: int, rng: torch.Generator) -> None:
         super().__init__()
         inner = HEADS * HEAD_WIDTH
-        self.to_q, self.to_k, self.to_v = (
-            linear(width, inner, generator, bias=False) for _ in range(3)
-        )
-        self.to_out = linear(inner, width, generator)
+        self.to_q, self.to_k, self.to_v = (linear(width, inner, rng, bias=False) for _ in range(3))
+        self.to_out = linear(inner, width, rng)
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
         q, k, v = (
@@ -99,10 +85,10 @@ class SelfAttention(nn.Module):
         return self.to_out((weights @ v).transpose(0, 1).flatten(1))
 
 
-def linear(inputs: int, outputs: int, generator: torch.Generator, bias: bool = True) -> nn.Linear:
-    """Returns a linear layer with torch's usual initial weights, drawn from `generator` alone."""
+def linear(inputs: int, outputs: int, rng: torch.Generator, bias: bool = True) -> nn.Linear:
+    """Returns a linear layer with torch's usual initial weights, drawn from `rng` alone."""
     layer = nn.utils.skip_init(nn.Linear, inputs, outputs, bias=bias)
     bound = inputs**-0.5
     for parameter in layer.parameters():
-        nn.init.uniform_(parameter, -bound, bound, generator=generator)
+        nn.init.uniform_(parameter, -bound, bound, generator=rng)
     return layer

@@ -1,31 +1,32 @@
-"""Learning an identity: one loop.
+"""Learning identities: one loop.
 
 Each step draws latents, noise and a timestep t, lets the generator give the pair of t's stage,
 encodes the two prompts as one batch, and lowers L = L_KV + lambda * L_attn (Eq. 6). Only the
-generator learns. `train` is an iterator over steps: bars, stop buttons, previews and files belong
-to the caller.
+generators learn. Many people share the frozen model's passes and nothing else: each keeps its own
+generators, optimiser, random numbers, views and prompt, and learns what it would learn alone, up to
+rounding. The loop is an iterator over steps: bars, stop buttons, previews and files belong to the
+caller.
 """
 
-__all__ = ["LatentPool", "StepReport", "checked", "draw", "loss_terms", "train"]
+__all__ = ["StepReport", "Subject", "train", "train_together"]
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ..devices import sent
-from ..losses import LossTerms, attention_loss, denoising_loss
-from ..predict import predict_rows
+from ..losses import LossTerms, loss_terms
+from ..predict import Source, predict
 from ..protocols import Backbone, Prediction, TextEncoder
-from ..samples import LatentPool
-from ..stages import sample_timesteps, stage_of
-from .config import TrainingConfig
+from ..samples import LatentPool, Samples, joined
+from ..stages import even_edges, stage_of
 from .learner import Learner
-from .probe import make_probe, make_race_probe, settled
-from .selection import drawn_rows, hold_race, race_edges
+from .selection import eliminate, selection_samples
 
-HOPE_CHECK_EVERY = 10  # steps; each check waits for the device
+DIVERGENCE_CHECK_EVERY = 10  # steps; each check waits for the device
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,18 @@ class StepReport:
     candidates: int
 
 
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """What one identity is learned from and by; `prompt` is which of the model's reference prompts
+    is its own.
+    """
+
+    encoder: TextEncoder
+    pool: LatentPool
+    learner: Learner
+    prompt: int = 0
+
+
 def train(
     backbone: Backbone, encoder: TextEncoder, pool: LatentPool, learner: Learner
 ) -> Iterator[StepReport]:
@@ -48,77 +61,109 @@ def train(
     Raises:
         TrainingError: The last steps all left the finite numbers; the learner is as it was before.
     """
-    # They stay on the CPU, where whether there is any is known without waiting for the device.
-    columns = encoder.columns(learner.config.attention_loss)
-    probe, race_probe = make_probe(pool, learner.config), make_race_probe(pool, learner.config)
-    while learner.step < learner.config.steps and not settled(backbone, encoder, learner, probe):
-        # Between two steps: who stops it there has been told of every step that was taken.
-        hold_race(backbone, encoder, learner, race_probe)
-        drawn = learner.rng.get_state()
-        try:
-            terms, stages = losses_of_step(backbone, encoder, pool, learner, columns)
-            learner.update(terms)
-        except BaseException:
-            # A step that was cut short is drawn again when the training goes on.
-            learner.rng.set_state(drawn)
-            raise
-        yield checked(learner, stages)
-    hold_race(backbone, encoder, learner, race_probe)
+    for reports in train_together(backbone, [Subject(encoder, pool, learner)]):
+        yield from reports.values()
 
 
-def checked(learner: Learner, stages: Tensor) -> StepReport:
-    """Reports the step just taken, of samples of `stages` (B,); looks every so often whether there
-    is hope.
+def train_together(
+    backbone: Backbone, subjects: Sequence[Subject]
+) -> Iterator[dict[int, StepReport]]:
+    """Takes the steps that the learners still ask for, one of each at each `next`, each in its own
+    phase; yields the reports by the subject's index.
+
+    Raises:
+        TrainingError: Too many steps of one left the finite numbers.
+    """
+    compared = [selection_samples(one.pool, one.learner.config) for one in subjects]
+    token_masks = [one.encoder.token_mask(one.learner.config.attention_loss) for one in subjects]
+    while going := [i for i, one in enumerate(subjects) if not is_done(one.learner)]:
+        for i in going:
+            # Between two steps: who stops it there has been told of every step that was taken.
+            eliminate(backbone, subjects[i].encoder, subjects[i].learner, compared[i])
+        batch, masks = [subjects[i] for i in going], [token_masks[i] for i in going]
+        with drawn_again_if_cut(batch):
+            samples, rows = draw(backbone, batch)
+            sources = [Source(one.encoder, one.learner()) for one in batch]
+            with_maps = any(bool(mask.any()) for mask in masks)
+            prediction = predict(backbone, sources, samples, rows, with_maps)
+            terms = losses_of(batch, prediction, samples, masks)
+            update([one.learner for one in batch], terms)
+        stages = samples.timesteps.split([one.learner.config.batch_size for one in batch])
+        yield {i: reported(subjects[i].learner, t) for i, t in zip(going, stages, strict=True)}
+    for one, looked_at in zip(subjects, compared, strict=True):
+        eliminate(backbone, one.encoder, one.learner, looked_at)
+
+
+def is_done(learner: Learner) -> bool:
+    return learner.step >= learner.config.steps
+
+
+@contextmanager
+def drawn_again_if_cut(batch: Sequence[Subject]) -> Iterator[None]:
+    """A step that is cut short is drawn again when the training goes on."""
+    states = [one.learner.rng.get_state() for one in batch]
+    try:
+        yield
+    except BaseException:
+        for one, state in zip(batch, states, strict=True):
+            one.learner.rng.set_state(state)
+        raise
+
+
+def draw(backbone: Backbone, batch: Sequence[Subject]) -> tuple[Samples, Tensor]:
+    """Draws a step's samples of every subject and the rows (B,) of their tables that learn."""
+    drawn = [draw_one(backbone, subject, i) for i, subject in enumerate(batch)]
+    samples, rows = zip(*drawn, strict=True)
+    return joined(samples), torch.cat(rows)
+
+
+def draw_one(backbone: Backbone, subject: Subject, index: int) -> tuple[Samples, Tensor]:
+    """Draws a step's samples of one subject, the `index`th of its batch, and their rows (B,)."""
+    learner, pool = subject.learner, subject.pool
+    size, rng = learner.config.batch_size, learner.rng
+    view = torch.randint(0, len(pool.latents), (size,), generator=rng)
+    timesteps = backbone.nearest(learner.timesteps(learner))
+    noise = torch.randn(size, *pool.latents.shape[1:], generator=rng)
+    rows = learner.phase.rows(timesteps, rng)
+    view = sent(view, pool.latents.device)
+    latents, masks = (x.index_select(0, view) for x in (pool.latents, pool.masks))
+    prompts = torch.full((size,), subject.prompt)
+    return Samples(latents, masks, noise, timesteps, prompts, (index,) * size), rows
+
+
+def losses_of(
+    batch: Sequence[Subject], prediction: Prediction, samples: Samples, token_masks: list[Tensor]
+) -> list[LossTerms]:
+    """Returns Eq. 6 of every subject, differentiable in its own generators alone."""
+    configs = [one.learner.config for one in batch]
+    sizes = [config.batch_size for config in configs]
+    parts = zip(prediction.split(sizes), samples.split(sizes), strict=True)
+    return [
+        loss_terms(part, mask, config.attention_loss_weight, config.counted(own.masks))
+        for (part, own), mask, config in zip(parts, token_masks, configs, strict=True)
+    ]
+
+
+def update(learners: Sequence[Learner], terms: Sequence[LossTerms]) -> None:
+    """Takes a step of every learner. No loss depends on another's generators, so one backward pass
+    of their sum serves all.
+    """
+    for learner in learners:
+        learner.optimizer.zero_grad(set_to_none=True)
+    pairs = list(zip(learners, terms, strict=True))
+    torch.stack([learner.scaler.scale(term.total) for learner, term in pairs]).sum().backward()
+    for learner, term in pairs:
+        learner.take_step(term)
+
+
+def reported(learner: Learner, timesteps: Tensor) -> StepReport:
+    """Reports the step just taken, of samples at timesteps (B,).
 
     Raises:
         TrainingError: Too many steps left the finite numbers.
     """
-    if learner.step % HOPE_CHECK_EVERY == 0 or learner.step == learner.config.steps:
-        learner.guard.require_hope(learner.step, learner.config.steps)
+    if learner.step % DIVERGENCE_CHECK_EVERY == 0 or is_done(learner):
+        learner.guard.raise_if_diverged(learner.step, learner.config.steps)
+    stages = stage_of(timesteps, even_edges(learner.config.stages))
     losses = learner.losses[learner.step - 1]
-    return StepReport(learner.step, losses, stages, len(learner.racers))
-
-
-def losses_of_step(
-    backbone: Backbone, encoder: TextEncoder, pool: LatentPool, learner: Learner, columns: Tensor
-) -> tuple[LossTerms, Tensor]:
-    """Draws one batch; returns its losses, differentiable in the learner's generators, and its
-    stages (B,) on the CPU.
-    """
-    config = learner.config
-    latents, masks, noise, timesteps, rows = draw(backbone, pool, learner)
-    prediction = predict_rows(
-        backbone, encoder, learner(), rows, latents, noise, timesteps, columns
-    )
-    return loss_terms(prediction, config, columns, masks), stage_of(timesteps, learner.edges)
-
-
-def draw(
-    backbone: Backbone, pool: LatentPool, learner: Learner
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Draws a step's latents (B, c, h, w) and masks (B, 1, h, w), and on the CPU its noise,
-    timesteps (B,) and the rows (B,) of the pairs that learn.
-    """
-    config, rng = learner.config, learner.rng
-    view = torch.randint(0, len(pool.latents), (config.batch_size,), generator=rng)
-    timesteps = backbone.nearest(
-        sample_timesteps(
-            rng, config.batch_size, race_edges(learner), learner.step, config.stratified
-        )
-    )
-    noise = torch.randn(config.batch_size, *pool.latents.shape[1:], generator=rng)
-    rows = drawn_rows(learner, timesteps)
-    view = sent(view, pool.latents.device)
-    latents, masks = (x.index_select(0, view) for x in (pool.latents, pool.masks))
-    return latents, masks, noise, timesteps, rows
-
-
-def loss_terms(
-    prediction: Prediction, config: TrainingConfig, columns: Tensor, masks: Tensor | None
-) -> LossTerms:
-    """Returns Eq. 6 for one prediction; masks (B, 1, h, w) count if the settings ask for it."""
-    denoising = denoising_loss(prediction, masks if config.masked_loss else None)
-    attention = (
-        attention_loss(prediction, columns) if prediction.maps else torch.zeros_like(denoising)
-    )
-    return LossTerms(denoising, attention, denoising + config.attention_loss_weight * attention)
+    return StepReport(learner.step, losses, stages, len(learner.left))

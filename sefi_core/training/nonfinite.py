@@ -2,7 +2,7 @@
 
 It is skipped and the learning rate halved; a training that goes on like that is stopped with its
 last good state. Everything stays on the device, because each number read back waits for it: only
-`require_hope`, which is called now and then, reads any.
+`raise_if_diverged`, which is called now and then, reads any.
 """
 
 __all__ = ["StepGuard"]
@@ -55,7 +55,7 @@ class StepGuard(nn.Module):
         """Returns how often the learning rate was halved; waits for the device."""
         return round(-math.log2(self.share.item()))
 
-    def require_hope(self, step: int, steps: int) -> None:
+    def raise_if_diverged(self, step: int, steps: int) -> None:
         """Raises TrainingError if, with `step` of `steps` done, too many were bad: in a row, in
         all, or every one of a short training.
         """

@@ -1,14 +1,13 @@
-"""Several pairs race at first, and one of them is kept for every stage.
+"""The selection of a start, by successive elimination.
 
-What the loss has the pairs learn has several minima, and which one a pair falls into is decided by
-the noise of its first steps: the eyes of one colour, the background in the person's place. A deeper
-one is as a rule the truer one (docs/quality.md), and a fixed probe tells which it is. So the first
-rows of the generators, later the pairs of the first stages, learn side by side, each step one of
-them; the last in the probe falls out every so often, until one is left. They learn noisy timesteps
-alone, where the picture has yet to become somebody.
+What the loss has a pair learn has several minima, and which one it falls into is decided by the
+noise of its first steps: the eyes of one colour, the background in the person's place. A deeper one
+is as a rule the truer one (docs/quality.md), and fixed samples tell which it is. So several
+candidates learn side by side, each step one of them; the worst is eliminated every so often, until
+one is left, which every stage goes on from.
 """
 
-__all__ = ["drawn_rows", "hold_race", "is_due", "race_edges", "ranked"]
+__all__ = ["eliminate", "is_due", "loss_of_candidate", "ranked", "selection_samples"]
 
 import math
 from collections.abc import Mapping
@@ -16,48 +15,58 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from ..losses import denoising_loss
+from ..predict import Source, predict
 from ..protocols import Backbone, TextEncoder
-from ..samples import Probe
-from ..stages import TIMESTEPS, stage_of
+from ..samples import LatentPool, Samples, spread_samples
+from .config import TrainingConfig
 from .learner import Learner
-from .probe import loss_of_pairs
+from .phases import Selection
+
+SAMPLES = 20
 
 
-def race_edges(learner: Learner) -> tuple[int, ...]:
-    """Returns the edges of the timesteps that the next step draws from."""
-    return (TIMESTEPS, learner.config.race_from) if learner.racing else learner.edges
-
-
-def drawn_rows(learner: Learner, timesteps: Tensor) -> Tensor:
-    """Returns the rows (B,) of the pairs for timesteps (B,): those of their stages, while some race
-    any of theirs.
-    """
-    if not learner.racing:
-        return stage_of(timesteps, learner.edges)
-    chosen = torch.randint(0, len(learner.racers), timesteps.shape, generator=learner.rng)
-    return torch.tensor(learner.racers)[chosen]
+def selection_samples(pool: LatentPool, config: TrainingConfig) -> Samples | None:
+    """Returns what candidates are compared on; None if there is one alone."""
+    if config.candidates == 1:
+        return None
+    return spread_samples(pool, SAMPLES, config.selection_from, config.seed)
 
 
 def is_due(learner: Learner) -> bool:
-    """Whether it is time for one of the racers to fall out."""
-    fallen = learner.step // learner.config.race_every
-    return len(learner.racers) > max(1, learner.starts - fallen)
+    """Whether it is time to eliminate a candidate."""
+    eliminations = learner.step // learner.config.elimination_every
+    return len(learner.left) > max(1, learner.config.candidates - eliminations)
 
 
-def hold_race(
-    backbone: Backbone, encoder: TextEncoder, learner: Learner, probe: Probe | None
+def eliminate(
+    backbone: Backbone, encoder: TextEncoder, learner: Learner, samples: Samples | None
 ) -> None:
-    """Lets the last of the learner's racers in the probe fall out when it is time to."""
-    while probe is not None and is_due(learner):
+    """Eliminates the worst candidates where it is time to."""
+    while samples is not None and isinstance(learner.phase, Selection) and is_due(learner):
         losses = {
-            row: float(loss_of_pairs(backbone, encoder, learner, learner.learned(row), probe))
-            for row in learner.racers
+            row: float(loss_of_candidate(backbone, encoder, learner, row, samples))
+            for row in learner.left
         }
-        learner.rank(ranked(losses))
+        learner.drop_worst(ranked(losses))
+
+
+@torch.no_grad()
+def loss_of_candidate(
+    backbone: Backbone, encoder: TextEncoder, learner: Learner, row: int, samples: Samples
+) -> Tensor:
+    """Returns L_KV, a scalar, of one row of the kept tables, in batches of a step's size. Masked
+    like the training loss.
+    """
+    config, losses = learner.config, []
+    source = Source(encoder, learner.kept())
+    for part in samples.split(config.batch_size):
+        rows = torch.full((len(part),), row)
+        prediction = predict(backbone, [source], part, rows, with_maps=False)
+        losses.append(denoising_loss(prediction, config.counted(part.masks)) * len(part))
+    return torch.stack(losses).sum() / len(samples)
 
 
 def ranked(losses: Mapping[int, float]) -> list[int]:
-    """Returns the rows by their losses in the probe, the lowest first and those that are no numbers
-    last.
-    """
+    """Returns the rows by their losses, the lowest first and those that are no numbers last."""
     return sorted(losses, key=lambda row: (math.isnan(losses[row]), losses[row]))

@@ -20,6 +20,7 @@ from sefi_pack.sefi_core.protocols import Prediction
 from sefi_pack.sefi_core.training.config import TrainingConfig
 from sefi_pack.sefi_core.training.generator import KINDS, make_generator
 from sefi_pack.sefi_core.training.learner import Learner
+from sefi_pack.sefi_core.training.loop import update
 
 
 def seeded(*shape, seed=0, dtype=torch.float32):
@@ -186,7 +187,7 @@ def test_generators_are_reproducible_and_leave_the_global_rng(kind):
     token = seeded(768) * 0.015
     before = torch.get_rng_state()
     pairs = [
-        make_generator(kind, token, 5, 1, torch.Generator().manual_seed(3))() for _ in range(2)
+        make_generator(kind)(token, 5, 1, torch.Generator().manual_seed(3))() for _ in range(2)
     ]
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.equal(*pairs) and pairs[0].shape == (5, 2, 1, 768)
@@ -195,7 +196,7 @@ def test_generators_are_reproducible_and_leave_the_global_rng(kind):
 
 
 def test_the_literal_block_is_the_papers_size_and_its_attention_cannot_choose():
-    block = make_generator("literal", seeded(768) * 0.015, 5, 1, torch.Generator().manual_seed(0))
+    block = make_generator("literal")(seeded(768) * 0.015, 5, 1, torch.Generator().manual_seed(0))
     assert sum(p.numel() for p in block.parameters()) == 31_477_248
     block().square().sum().backward()
     for attention in (block.attention1, block.attention2):
@@ -276,6 +277,6 @@ def test_a_snapshot_does_not_go_on_learning(kind):
     snapshot = learner.pairs()["clip_l"]
     before = snapshot.clone()
     loss = learner()["clip_l"].square().sum()
-    learner.update(LossTerms(loss, loss, loss))
+    update([learner], [LossTerms(loss, loss, loss)])
     assert torch.equal(snapshot, before)
     assert not torch.equal(learner.pairs()["clip_l"], before)

@@ -9,6 +9,7 @@ from sefi_pack.sefi_core.losses import LossTerms
 from sefi_pack.sefi_core.training import learner as learner_module
 from sefi_pack.sefi_core.training.config import TrainingConfig
 from sefi_pack.sefi_core.training.learner import Learner
+from sefi_pack.sefi_core.training.loop import update
 from sefi_pack.sefi_core.training.nonfinite import PATIENCE, SCALE_HALVINGS
 
 RATE = 1e-2
@@ -34,7 +35,7 @@ def take(learner, fault=None):
         denoising = denoising * torch.nan
     factor = {"gradient": torch.inf, "huge gradient": 1e30}.get(fault, 1.0)  # 1e60 is not finite
     hook = pairs.register_hook(lambda gradient: gradient * factor)
-    learner.update(LossTerms(denoising, attention, denoising + attention))
+    update([learner], [LossTerms(denoising, attention, denoising + attention)])
     hook.remove()
 
 
@@ -83,10 +84,10 @@ def test_too_many_in_a_row_are_hopeless():
     take(learner)
     for _ in range(PATIENCE - 1):
         take(learner, "loss")
-        learner.guard.require_hope(learner.step, 99)
+        learner.guard.raise_if_diverged(learner.step, 99)
     take(learner, "loss")
     with pytest.raises(TrainingError, match=r"blew up near step 6 .* rate halved 5 times"):
-        learner.guard.require_hope(learner.step, 99)
+        learner.guard.raise_if_diverged(learner.step, 99)
 
 
 def test_too_many_in_all_are_hopeless():
@@ -94,17 +95,17 @@ def test_too_many_in_all_are_hopeless():
     for _ in range(10):
         take(learner, "loss")
         take(learner)
-        learner.guard.require_hope(learner.step, 99)
+        learner.guard.raise_if_diverged(learner.step, 99)
     take(learner, "loss")
     with pytest.raises(TrainingError, match="blew up"):
-        learner.guard.require_hope(learner.step, 99)
+        learner.guard.raise_if_diverged(learner.step, 99)
 
 
 def test_a_training_of_bad_steps_alone_is_hopeless_however_short():
     learner = new_learner(1)
     take(learner, "loss")
     with pytest.raises(TrainingError, match="blew up near step 1"):
-        learner.guard.require_hope(1, 1)
+        learner.guard.raise_if_diverged(1, 1)
 
 
 @pytest.mark.parametrize("fused", [False, True])
@@ -113,11 +114,11 @@ def test_an_overflow_of_the_scaled_loss_costs_scale_and_no_learning_rate(fused):
     for step in range(SCALE_HALVINGS):
         take(learner, "gradient")
         assert learner.scaler.get_scale() == 2.0 ** (15 - step)
-        learner.guard.require_hope(learner.step, 99)
+        learner.guard.raise_if_diverged(learner.step, 99)
     assert learner.guard.halvings() == 0
     take(learner)
     assert learner.guard.in_a_row == 0
     for _ in range(PATIENCE + SCALE_HALVINGS):
         take(learner, "gradient")
     with pytest.raises(TrainingError, match="even with the loss scaled down"):
-        learner.guard.require_hope(learner.step, 99)
+        learner.guard.raise_if_diverged(learner.step, 99)

@@ -15,7 +15,7 @@ HOST_MODULES = {
 }  # fmt: skip
 CORE_ALLOWED = {"torch", "einops", "safetensors", "numpy"}
 CORE_SHARED = (
-    "errors", "devices", "stages", "prompts", "maps", "protocols", "contexts", "losses", "samples",
+    "errors", "devices", "stages", "prompts", "samples", "protocols", "maps", "contexts", "losses",
     "predict",
 )  # fmt: skip
 """Files of the core that all its rooms share; each imports those before it alone."""

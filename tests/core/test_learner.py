@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from sefi_pack.sefi_core.losses import LossTerms
 from sefi_pack.sefi_core.training.config import TrainingConfig
 from sefi_pack.sefi_core.training.learner import Learner
+from sefi_pack.sefi_core.training.loop import update
 
 WORD = torch.linspace(-1, 1, 8)
 
@@ -17,7 +18,7 @@ def walk(steps, ema):
     walked = [learner()["clip_l"].detach().clone()]
     for _ in range(steps):
         loss = learner()["clip_l"].sum()
-        learner.update(LossTerms(loss, torch.zeros(()), loss))
+        update([learner], [LossTerms(loss, torch.zeros(()), loss)])
         walked.append(learner()["clip_l"].detach().clone())
     return learner, torch.stack(walked)
 
@@ -45,7 +46,7 @@ def test_what_was_given_out_does_not_change_with_later_steps():
     learner, _ = walk(3, 0.9)
     before = learner.pairs()["clip_l"]
     kept = before.clone()
-    learner.follow()
+    learner.update_ema()
     assert before.equal(kept)
 
 

@@ -36,15 +36,9 @@ def test_percents_are_the_hosts(start, end):
             assert (low <= t < high) == ((1 - end) * 999 <= t <= (1 - start) * 999)
 
 
-@given(st.integers(1, 8), st.integers(1, 50), st.integers(0, 1000), st.booleans())
-def test_sampled_timesteps(batch, stages, step, stratified):
-    edges = even_edges(stages)
-    drawn = [
-        sample_timesteps(torch.Generator().manual_seed(7), batch, edges, step, stratified)
-        for _ in range(2)
-    ]
+@given(st.integers(1, 8), st.integers(0, 999))
+def test_sampled_timesteps_lie_within_their_edges(batch, low):
+    edges = (TIMESTEPS, low)
+    drawn = [sample_timesteps(torch.Generator().manual_seed(7), batch, edges) for _ in range(2)]
     assert torch.equal(*drawn)
-    assert drawn[0].dtype == torch.int64 and drawn[0].min() >= 0 and drawn[0].max() < TIMESTEPS
-    if stratified:
-        expected = [(step * batch + i) % stages for i in range(batch)]
-        assert stage_of(drawn[0], edges).tolist() == expected
+    assert drawn[0].dtype == torch.int64 and drawn[0].min() >= low and drawn[0].max() < TIMESTEPS

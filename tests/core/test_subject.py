@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sefi_pack.sefi_core.picture.class_word import ask_class_word
 from sefi_pack.sefi_core.picture.subject_mask import above, find_subject
 from sefi_pack.sefi_core.protocols import Prediction
-from sefi_pack.sefi_core.samples import LatentPool, spread_probe
+from sefi_pack.sefi_core.samples import LatentPool, spread_samples
 
 SIDES = [(8, 8), (16, 16)]
 SLOT, LENGTH = 3, 6
@@ -21,9 +21,9 @@ class Encoder:
     class_tokens = {"clip_l": torch.zeros(4)}
 
     def encode(self, tokens):
-        return torch.zeros(1, LENGTH, 4)
+        return torch.zeros(len(tokens["clip_l"]), LENGTH, 4)
 
-    def columns(self, scope):
+    def token_mask(self, scope):
         assert scope == "placeholder only"
         return torch.tensor([float(i == SLOT) for i in range(LENGTH)])
 
@@ -37,9 +37,10 @@ class Backbone:
     def nearest(self, timesteps):
         return timesteps
 
-    def predict(self, latents, noise, timesteps, keys, values, with_maps):
-        assert with_maps and noise.shape == latents.shape
-        self.timesteps += timesteps.tolist()
+    def predict(self, samples, keys, values, with_maps):
+        latents = samples.latents
+        assert with_maps and samples.noise.shape == latents.shape and keys.equal(values)
+        self.timesteps += samples.timesteps.tolist()
         maps = []
         for height, width in SIDES:
             fine = self.region.repeat_interleave(height // 8, 0).repeat_interleave(width // 8, 1)
@@ -76,8 +77,8 @@ def test_what_is_seen_everywhere_alike_is_learned_whole():
 @pytest.mark.parametrize(("side", "sizes"), [(8, [20]), (64, [4] * 5), (128, [1] * 20)])
 def test_as_many_are_asked_about_at_once_as_their_size_allows(side, sizes):
     pool = LatentPool(torch.zeros(1, 4, side, side), torch.ones(1, 1, side, side))
-    probe = spread_probe(pool, count=20, low=0, seed=0)
-    asked = ask_class_word(Backbone(torch.zeros(8, 8), SLOT), Encoder(), probe, with_maps=True)
+    samples = spread_samples(pool, count=20, low=0, seed=0)
+    asked = ask_class_word(Backbone(torch.zeros(8, 8), SLOT), Encoder(), samples, with_maps=True)
     assert [len(found.output) for found, _ in asked] == sizes
 
 

@@ -15,9 +15,11 @@ from sefi_pack.nodes.host.apply.sampling import KEY, stage_model_call
 from sefi_pack.nodes.host.text.encoder import HostTextEncoder
 from sefi_pack.nodes.host.train.backbone import HostBackbone, plain_attention
 from sefi_pack.sefi_core.contexts import StagedContext
+from sefi_pack.sefi_core.predict import Source, predict
+from sefi_pack.sefi_core.samples import LatentPool
 from sefi_pack.sefi_core.training.config import TrainingConfig
 from sefi_pack.sefi_core.training.learner import Learner
-from sefi_pack.sefi_core.training.loop import LatentPool, losses_of_step
+from sefi_pack.sefi_core.training.loop import Subject, draw, losses_of
 from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from torch.overrides import TorchFunctionMode
 
@@ -127,9 +129,13 @@ def test_a_training_step(card):
         config = TrainingConfig(batch_size=batch, attention_loss=scope, masked_loss=masked, steps=4)
         learner = fake_learner(config)
         assert all(is_on_card(table, torch.float32) for table in learner().values())
-        columns = torch.empty(77)  # a real encoder's, whose numbers are known on the CPU
-        known = SimpleNamespace(any=lambda scope=scope: scope != "off", to=columns.to)
-        terms, _ = losses_of_step(backbone, card.encoder, pool, learner, known)
+        token_mask = torch.empty(77)  # a real encoder's, whose numbers are known on the CPU
+        known = SimpleNamespace(any=lambda scope=scope: scope != "off", to=token_mask.to)
+        batch_of = [Subject(card.encoder, pool, learner)]
+        samples, rows = draw(backbone, batch_of)
+        source = [Source(card.encoder, learner())]
+        prediction = predict(backbone, source, samples, rows, with_maps=scope != "off")
+        (terms,) = losses_of(batch_of, prediction, samples, [known])
         for loss in (terms.denoising, terms.attention, terms.total):
             assert is_on_card(loss, torch.float32) and loss.shape == ()
 
@@ -171,4 +177,5 @@ def test_a_tensor_on_another_device_is_found(card):
     )
     timesteps = torch.empty(1, dtype=torch.long, device=CUDA)
     with pytest.raises(RuntimeError, match="device"):
-        backbone.run(torch.empty(1, 4, 8, 8, device=CUDA), timesteps, torch.empty(1, 77, 64), {})
+        latents = torch.empty(1, 4, 8, 8, device=CUDA)
+        backbone.run(latents, timesteps, torch.empty(1, 77, 64), {}, timesteps)

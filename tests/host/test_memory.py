@@ -3,6 +3,7 @@
 import pytest
 import seeded
 import torch
+from asking import samples_of
 from sefi_pack.nodes.host.checkpointing import recomputing
 from sefi_pack.nodes.host.text.encoder import HostTextEncoder
 from sefi_pack.nodes.host.train.backbone import HostBackbone
@@ -46,8 +47,9 @@ def scene(family, dtype):
     keys, values = (encoder.reference().repeat(2, 1, 1).requires_grad_() for _ in range(2))
     timesteps = torch.tensor([100, 900])
     aside = (*model.model.parameters(), *model.model.buffers(), keys, values)
+    samples = samples_of(latents, noise, timesteps)
     return backbone, lambda with_maps: kept_by(
-        lambda: backbone.predict(latents, noise, timesteps, keys, values, with_maps), *aside
+        lambda: backbone.predict(samples, keys, values, with_maps), *aside
     )
 
 

@@ -15,7 +15,7 @@ HEADING = {
     "recipe": {"steps": 1000, "views": [64, 1.0, 1.0]},
     "conditions": "df6b495a077a",
 }
-ON = TrainingConfig(starts=5, probe_every=10)  # what belongs to candidates and to a probe acts
+ON = TrainingConfig(candidates=5)  # what belongs to candidates acts
 OTHER = {"attention_loss": "off", "generator": "literal", "max_scale": 2.0}
 
 
@@ -58,5 +58,6 @@ def test_every_setting_is_in_the_recipe(setting):
 def test_seed_and_what_is_off_are_not_in_the_recipe():
     row = METHODS["default"]
     assert row.seeded(7).recipe() == row.recipe()
-    idle = replace(row.config, attention_loss_weight=0.5, probe_gain=0.5)
-    assert replace(row, config=idle).recipe() == row.recipe()
+    idle = replace(row.config, attention_loss="off")
+    other = replace(idle, attention_loss_weight=0.5)
+    assert replace(row, config=idle).recipe() == replace(row, config=other).recipe()

@@ -3,17 +3,18 @@
 import pytest
 import seeded
 import torch
+from asking import predicted, samples_of
 from sefi_pack.nodes.host.checkpointing import blocks_of, recomputing
 from sefi_pack.nodes.host.page.progress import Progress
 from sefi_pack.nodes.host.text.encoder import HostTextEncoder
 from sefi_pack.nodes.host.train import borrowing
 from sefi_pack.nodes.host.train.backbone import HostBackbone
-from sefi_pack.sefi_core.errors import SettingsError
-from sefi_pack.sefi_core.predict import drawn_tokens, predict_pairs
-from sefi_pack.sefi_core.training.batched import Subject, train_together
-from sefi_pack.sefi_core.training.config import PRESETS, TrainingConfig
+from sefi_pack.sefi_core.losses import loss_terms
+from sefi_pack.sefi_core.predict import drawn_tokens
+from sefi_pack.sefi_core.samples import LatentPool
+from sefi_pack.sefi_core.training.config import TrainingConfig
 from sefi_pack.sefi_core.training.learner import Learner
-from sefi_pack.sefi_core.training.loop import LatentPool, loss_terms, train
+from sefi_pack.sefi_core.training.loop import Subject, train, train_together
 from torch import nn
 
 EDGES = (1000, 800, 600, 400, 200, 0)
@@ -43,10 +44,9 @@ def gradients(scene, timesteps):
     backbone, encoder, pairs, latents, noise = scene
     pairs = {name: table.clone().requires_grad_() for name, table in pairs.items()}
     batch = len(timesteps)
-    prediction = predict_pairs(
-        backbone, encoder, pairs, EDGES, latents[:batch], noise[:batch], timesteps, torch.ones(77)
-    )
-    total = loss_terms(prediction, PRESETS["default"], torch.ones(77), None).total
+    samples = samples_of(latents[:batch], noise[:batch], timesteps)
+    prediction = predicted(backbone, encoder, pairs, EDGES, samples)
+    total = loss_terms(prediction, torch.ones(77), 0.001).total
     total.backward()
     return total.detach(), {name: table.grad for name, table in pairs.items()}
 
@@ -108,56 +108,52 @@ def test_samples_of_one_stage_share_their_encodings(scene):
         torch.testing.assert_close(gradient, mean, rtol=1e-3, atol=1e-5 * mean.abs().max().item())
 
 
-def subject(encoder, seed, steps=4, **settings):
+def subject(encoder, seed, steps=4, prompt=0, **settings):
     """Returns what one identity is learned from and by, in a few views of noise."""
     generator = torch.Generator().manual_seed(seed)
     config = TrainingConfig(steps=steps, seed=seed, batch_size=2, views=4, **settings)
     latents = torch.randn(4, 4, 8, 8, generator=generator)
-    return Subject(
-        encoder, LatentPool(latents, torch.ones(4, 1, 8, 8)), Learner(encoder.class_tokens, config)
-    )
+    pool = LatentPool(latents, torch.ones(4, 1, 8, 8))
+    return Subject(encoder, pool, Learner(encoder.class_tokens, config), prompt)
+
+
+SELECTING = {"candidates": 3, "elimination_every": 2}
+CHOSEN = [
+    ("person", 1, {}), ("dog", 2, {"attention_loss": "off"}),
+    ("person", 3, {**SELECTING, "steps": 6}), ("dog", 4, {**SELECTING, "stages": 2}),
+]  # fmt: skip
 
 
 def test_identities_trained_together_are_those_trained_alone():
-    """Two of one class word, one of another; and one of them without the attention loss."""
+    """Two class words, lengths, numbers of stages; selections, and one without attention loss."""
     with torch.inference_mode(False), torch.enable_grad():
         model, clip = seeded.tiny_model(), seeded.tiny_clip()
         model.model.requires_grad_(False)
-        person, dog = HostTextEncoder(clip, "person"), HostTextEncoder(clip, "dog")
-        chosen = [(person, 1, {}), (dog, 2, {"attention_loss": "off"}), (person, 3, {})]
+        encoders = {word: HostTextEncoder(clip, word) for word in ("person", "dog")}
         latent = torch.zeros(1, 4, 8, 8)
         expected = []
-        for encoder, seed, settings in chosen:
-            alone = subject(encoder, seed, **settings)
-            backbone = HostBackbone(model, encoder.reference(), latent, torch.float32)
-            list(train(backbone, encoder, alone.pool, alone.learner))
+        for word, seed, settings in CHOSEN:
+            alone = subject(encoders[word], seed, **settings)
+            backbone = HostBackbone(model, alone.encoder.reference(), latent, torch.float32)
+            list(train(backbone, alone.encoder, alone.pool, alone.learner))
             expected.append(alone.learner)
-        subjects = [subject(encoder, seed, **more) for encoder, seed, more in chosen]
-        references = torch.cat([s.encoder.reference().expand(2, -1, -1) for s in subjects])
+        prompts = {word: i for i, word in enumerate(encoders)}
+        subjects = [
+            subject(encoders[word], seed, prompt=prompts[word], **more)
+            for word, seed, more in CHOSEN
+        ]
+        references = torch.cat([encoder.reference() for encoder in encoders.values()])
         backbone = HostBackbone(model, references, latent, torch.float32)
         reports = list(train_together(backbone, subjects))
-        assert [[r.step for r in one] for one in reports] == [[i] * 3 for i in range(1, 5)]
-        start = person.class_tokens["clip_l"]
+        assert [sorted(one) for one in reports] == [[0, 1, 2, 3]] * 4 + [[2]] * 2
+        assert [one[2].step for one in reports] == [1, 2, 3, 4, 5, 6]
+        assert [one[2].candidates for one in reports] == [3, 3, 2, 2, 1, 1]
+        start = encoders["person"].class_tokens["clip_l"]
         for one, alone in zip(subjects, expected, strict=True):
             pairs, pairs_alone = one.learner.pairs()["clip_l"], alone.pairs()["clip_l"]
             torch.testing.assert_close(one.learner.losses, alone.losses, rtol=1e-4, atol=1e-6)
             torch.testing.assert_close(pairs, pairs_alone, rtol=1e-3, atol=1e-5)
             assert (pairs_alone - start).abs().max() > 1e-3  # they did learn
-
-
-def test_unlike_lengths_are_not_trained_together():
-    with torch.inference_mode(False), torch.enable_grad():
-        encoder = HostTextEncoder(seeded.tiny_clip(), "person")
-        subjects = [subject(encoder, 1, steps) for steps in (3, 4)]
-        with pytest.raises(SettingsError, match=r"steps: .* the same number of steps"):
-            next(train_together(None, subjects))
-
-
-def test_a_race_is_not_held_together():
-    with torch.inference_mode(False), torch.enable_grad():
-        encoder = HostTextEncoder(seeded.tiny_clip(), "person")
-        with pytest.raises(SettingsError, match=r"starts: a race needs the model to itself"):
-            next(train_together(None, [subject(encoder, 1, starts=5)]))
 
 
 def test_checkpointing_leaves_the_identity_as_it_is(ask, output, monkeypatch):
@@ -169,47 +165,6 @@ def test_checkpointing_leaves_the_identity_as_it_is(ask, output, monkeypatch):
     assert torch.equal(plain[0].pairs["clip_l"], thrifty[0].pairs["clip_l"])
     first, second = (text for text in said if " GB needed for the steps, " in text)
     assert first.startswith("about ") and second.startswith("about ")
-
-
-@pytest.fixture(scope="module")
-def tiny():
-    """A backbone and an encoder of SD 1.x to train on."""
-    with torch.inference_mode(False), torch.enable_grad():
-        model, encoder = seeded.tiny_model(), HostTextEncoder(seeded.tiny_clip(), "person")
-        model.model.requires_grad_(False)
-        latent = torch.zeros(1, 4, 8, 8)
-        yield HostBackbone(model, encoder.reference(), latent, torch.float32), encoder
-
-
-def trained(tiny, one, until=None):
-    """Takes the steps of a subject, or some of them, and returns its learner."""
-    backbone, encoder = tiny
-    for report in train(backbone, encoder, one.pool, one.learner):
-        if report.step == until:
-            break
-    return one.learner
-
-
-def test_looking_at_the_probe_changes_no_step(tiny):
-    with torch.inference_mode(False), torch.enable_grad():
-        plain = trained(tiny, subject(tiny[1], 1, steps=6))
-        looked = trained(tiny, subject(tiny[1], 1, steps=6, probe_every=2, probe_patience=9))
-    assert torch.equal(plain.pairs()["clip_l"], looked.pairs()["clip_l"])
-    assert len(looked.probed) == 2 and plain.probed == []
-    assert looked.probed[1] != looked.probed[0]
-
-
-def test_a_training_that_gains_nothing_stops_and_resumes_to_the_same_stop(tiny):
-    settings = {"steps": 20, "probe_every": 3, "probe_patience": 2, "probe_gain": 0.9}
-    with torch.inference_mode(False), torch.enable_grad():
-        whole = trained(tiny, subject(tiny[1], 1, **settings))
-        assert whole.step == 9 and len(whole.probed) == 3
-        stopped = trained(tiny, subject(tiny[1], 1, **settings), until=6)
-        resumed = subject(tiny[1], 1, **settings)
-        resumed.learner.restore(stopped.state())
-        again = trained(tiny, resumed)
-    assert again.step == 9 and again.probed == whole.probed
-    assert torch.equal(again.pairs()["clip_l"], whole.pairs()["clip_l"])
 
 
 def test_weights_of_another_dtype_are_cast_once_and_given_back(ask, output, monkeypatch):

@@ -88,15 +88,15 @@ def test_a_class_word_of_several_tokens_starts_at_their_mean(clip):
     assert torch.equal(encoder.class_tokens["clip_l"], mean)
 
 
-def test_columns_of_the_attention_loss(clip):
+def test_token_masks_of_the_attention_loss(clip):
     encoder = HostTextEncoder(clip, "person")  # start, a photo of the face of, V*, end, padding
-    columns = {s: encoder.columns(s).nonzero().flatten().tolist() for s in (
+    masks = {s: encoder.token_mask(s).nonzero().flatten().tolist() for s in (
         "all tokens", "prompt tokens", "placeholder only", "off"
     )}  # fmt: skip
-    assert columns["all tokens"] == list(range(77))
-    assert columns["prompt tokens"] == list(range(1, 8))
-    assert columns["placeholder only"] == [7]
-    assert columns["off"] == []
+    assert masks["all tokens"] == list(range(77))
+    assert masks["prompt tokens"] == list(range(1, 8))
+    assert masks["placeholder only"] == [7]
+    assert masks["off"] == []
 
 
 def test_several_tokens_per_placeholder_push_padding_out(clip):

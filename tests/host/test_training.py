@@ -10,6 +10,7 @@ import psutil
 import pytest
 import seeded
 import torch
+from asking import predicted, samples_of
 from comfy.model_patcher import ModelPatcher
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -27,11 +28,9 @@ from sefi_pack.sefi_core.errors import (
     TrainingError,
 )
 from sefi_pack.sefi_core.identity.file_format import load_identity
-from sefi_pack.sefi_core.losses import attention_loss
-from sefi_pack.sefi_core.predict import predict_pairs
+from sefi_pack.sefi_core.losses import attention_loss, denoising_loss, loss_terms
 from sefi_pack.sefi_core.training import loop as training
 from sefi_pack.sefi_core.training.config import PRESETS
-from sefi_pack.sefi_core.training.loop import loss_terms
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 import nodes
@@ -130,7 +129,7 @@ def test_fifty_and_fifty_steps_are_a_hundred(ask, output, monkeypatch):
     assert folders.checkpoint_names() == ["[none]"]  # a finished training needs none
 
 
-def test_a_training_resumed_with_more_steps_keeps_the_race_it_was_begun_with(ask, monkeypatch):
+def test_a_training_resumed_with_more_steps_keeps_the_selection_it_was_begun_with(ask, monkeypatch):
     with monkeypatch.context() as patched:
         interrupt_at(patched, 8)
         with pytest.raises(mm.InterruptProcessingException):
@@ -167,7 +166,7 @@ def test_stopped_while_candidates_are_compared_a_training_can_be_resumed(ask, ou
 
 
 @pytest.mark.parametrize(("step", "alike"), [(3, True), (12, False)])
-def test_kept_inside_the_race_the_node_says_that_all_stages_are_alike(
+def test_kept_inside_the_selection_the_node_says_that_all_stages_are_alike(
     ask, monkeypatch, step, alike
 ):
     monkeypatch.setattr(
@@ -333,10 +332,8 @@ def test_the_training_lowers_the_loss_on_a_fixed_probe(model, clip, vae, picture
         backbone = HostBackbone(model, encoder.reference(), latents[:1], torch.float32)
 
         def probe(pairs):
-            prediction = predict_pairs(
-                backbone, encoder, pairs, identity.edges, latents, noise, timesteps, torch.zeros(77)
-            )
-            return loss_terms(prediction, PRESETS["default"], torch.zeros(77), None).denoising
+            samples = samples_of(latents, noise, timesteps)
+            return denoising_loss(predicted(backbone, encoder, pairs, identity.edges, samples))
 
         start = {n: t.expand(5, 2, 1, -1) for n, t in encoder.class_tokens.items()}
         assert probe(identity.pairs) < 0.9 * probe(start)
@@ -373,15 +370,16 @@ class Tiny:
         return dict(zip(classes, parts, strict=True))
 
     def terms(self, pairs, timestep=500, scope="all tokens", references=None):
-        columns = self.encoder.columns(scope).double()
-        prediction = predict_pairs(
+        token_mask = self.encoder.token_mask(scope).double()
+        samples = samples_of(self.latents, self.noise, torch.tensor([timestep]))
+        prediction = predicted(
             self.backbone, self.encoder, self.by_encoder(pairs), (1000, 800, 600, 400, 200, 0),
-            self.latents, self.noise, torch.tensor([timestep]), columns,
+            samples, with_maps=bool(token_mask.any()),
         )  # fmt: skip
         if references is not None:
             maps = [(r, target) for r, (_, target) in zip(references, prediction.maps, strict=True)]
             prediction = replace(prediction, maps=maps)
-        return prediction, loss_terms(prediction, PRESETS["default"], columns, None)
+        return prediction, loss_terms(prediction, token_mask, 0.001)
 
 
 @pytest.fixture(scope="module", params=seeded.FAMILIES)

@@ -18,6 +18,7 @@ from ....sefi_core.analysis.heatmap import (
 from ....sefi_core.errors import PictureError, SettingsError
 from ....sefi_core.identity.identity import Identity
 from ..drawing import grid, labelled
+from ..images import as_colour
 from .recording import Recording
 from .words import split_words, word_columns
 
@@ -93,12 +94,13 @@ def by_stage(
 
 def checked_pictures(image: Tensor, record: AttentionRecord) -> Tensor:
     """Returns as many colour pictures as were sampled, (B, h, w, 3)."""
-    if image.ndim != 4 or image.shape[-1] not in (3, 4) or len(image) != len(record.sums):
+    pictures = as_colour("image", image)
+    if len(pictures) != len(record.sums):
         raise PictureError(
-            f"image: {len(image)} picture(s) of {image.shape[-1]} colour channels came, the latent "
-            f"in samples holds {len(record.sums)}; connect the pictures that were decoded from it."
+            f"image: {len(pictures)} picture(s) came, the latent in samples holds "
+            f"{len(record.sums)}; connect the pictures that were decoded from it."
         )
-    return image[..., :3].float().cpu().clamp(0.0, 1.0)
+    return pictures
 
 
 def checked_mask(mask: Tensor | None, pictures: Tensor) -> Tensor | None:

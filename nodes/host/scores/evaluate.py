@@ -18,7 +18,7 @@ from ....sefi_core.analysis.evaluation import (
 )
 from ....sefi_core.errors import PictureError, SettingsError, one_line
 from ....sefi_core.identity.identity import Identity
-from ..images import stored_samples
+from ..images import as_colour, stored_samples
 from ..maps.words import without_placeholders
 from .faces import RECOGNISERS, Face, Recogniser, recogniser
 from .prompt_scores import LOW_PROMPT, prompt_scores
@@ -42,11 +42,7 @@ def evaluate(
 
     Arguments are the inputs of the node.
     """
-    if recogniser_choice not in ("auto", "none", *RECOGNISERS):
-        raise SettingsError(
-            f'recogniser: "{one_line(str(recogniser_choice))}" is unknown; choose auto, '
-            f"{', '.join(RECOGNISERS)} or none."
-        )
+    require_known(recogniser_choice)
     images, reference = as_colour("images", images), as_colour("reference", reference)
     reader, lack = recogniser(recogniser_choice)
     notes = [lack or f"Faces: {reader.name}."]
@@ -60,14 +56,13 @@ def evaluate(
     if prompts is not None:
         notes.append(f"ID(P) counts pictures whose Prompt is {threshold:g} or more.")
     copies = near_copies(highest, likeness)
-    summary = summarise(
-        Scores(cosines, prompts), Scores(face_cosines and face_cosines[0]), threshold
-    )
     if copies.any():
         notes.append(
             f"Near copies of the reference: {int(copies.sum())} of {len(images)} pictures. A high "
             "ID of such a picture says little."
         )
+    faces = Scores(face_cosines and face_cosines[0])
+    summary = summarise(Scores(cosines, prompts), faces, threshold)
     rows = picture_rows(cosines, prompts, copies, threshold)
     title = f'Prompt: "{text}"'
     return (
@@ -78,14 +73,12 @@ def evaluate(
     )
 
 
-def as_colour(field: str, image: Tensor) -> Tensor:
-    """Returns an IMAGE as (n, h, w, 3) on the CPU; raises PictureError unless it is one."""
-    if image.ndim != 4 or image.shape[-1] not in (3, 4) or not torch.isfinite(image).all():
-        raise PictureError(
-            f"{field}: its pictures are not in colour, or some of their pixels are not finite "
-            "numbers; connect pictures in colour, with 3 channels, or 4 with alpha."
+def require_known(choice: str) -> None:
+    if choice not in ("auto", "none", *RECOGNISERS):
+        raise SettingsError(
+            f'recogniser: "{one_line(str(choice))}" is unknown; choose auto, '
+            f"{', '.join(RECOGNISERS)} or none."
         )
-    return image[..., :3].float().cpu().clamp(0.0, 1.0)
 
 
 def read_references(reader: Recogniser | None, reference: Tensor) -> list[Face]:

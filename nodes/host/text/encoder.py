@@ -112,7 +112,7 @@ class HostTextEncoder:
     def slots(self, name: str) -> list[int]:
         return [position for _, position in self.prompt.slots[name.removeprefix("clip_")]]
 
-    def columns(self, scope: str) -> Tensor:
+    def token_mask(self, scope: str) -> Tensor:
         name = next(iter(self.encoders))
         ids = [token for token, *_ in self.prompt.tokens[name.removeprefix("clip_")][0]]
         counted = {

@@ -18,8 +18,10 @@ from comfy.ldm.modules.attention import attention_pytorch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
+from ....sefi_core.devices import sent
 from ....sefi_core.maps import MAP_SIDE, attend, map_keys, map_query, maps_of
 from ....sefi_core.protocols import Prediction
+from ....sefi_core.samples import Samples
 from ..noise_levels import nearest_timesteps, sigmas_at
 
 
@@ -28,8 +30,8 @@ class HostBackbone:
 
     Arguments:
         model: The model that `trainable` yields.
-        reference: The reference prompt's context, (1, L, C); its keys are projected once, here.
-            Where samples have reference prompts of their own, one row for each sample.
+        reference: The contexts of the reference prompts, (n, L, C), which `Samples.prompts` counts;
+            their keys are projected once, here.
         latent: A latent (1, c, h, w) of the training's size.
         pooled: The reference prompt's pooled vector, as many rows; only SDXL looks at it.
     """
@@ -70,18 +72,20 @@ class HostBackbone:
             return attention_pytorch(query, key, value, extra["n_heads"])
 
         latent = latent.expand(len(reference), -1, -1, -1)
-        timesteps = torch.zeros(len(reference), dtype=torch.long, device=latent.device)
-        sigma = sigmas_at(self.sampling, timesteps)
-        self.run(latent, sigma, reference, {"patches": {"attn2_patch": [note_layer]}})
+        prompts = torch.arange(len(reference), device=latent.device)
+        sigma = sigmas_at(self.sampling, torch.zeros_like(prompts))
+        self.run(latent, sigma, reference, {"patches": {"attn2_patch": [note_layer]}}, prompts)
         self.layers = compared_layers(found)
         replace = {"attn2": dict.fromkeys(self.layers, note_key)}
-        self.run(latent, sigma, reference, {"patches_replace": replace})
+        self.run(latent, sigma, reference, {"patches_replace": replace}, prompts)
 
-    def run(self, noised: Tensor, sigmas: Tensor, context: Tensor, options: dict) -> Tensor:
+    def run(
+        self, noised: Tensor, sigmas: Tensor, context: Tensor, options: dict, prompts: Tensor
+    ) -> Tensor:
         """Returns the UNet's output (B, c, h, w), float32, for noised latents at sigmas (B,)."""
         options["optimized_attention_override"] = plain_attention
         beside = {
-            name: condition.expand(len(noised), *condition.shape[1:])
+            name: own_rows(condition, prompts).expand(len(noised), *condition.shape[1:])
             for name, condition in self.conditions.items()
         }
         inputs = self.sampling.calculate_input(sigmas, noised).to(self.dtype)
@@ -100,13 +104,7 @@ class HostBackbone:
         return nearest_timesteps(self.sampling, timesteps)
 
     def predict(
-        self,
-        latents: Tensor,
-        noise: Tensor,
-        timesteps: Tensor,
-        keys: Tensor,
-        values: Tensor,
-        with_maps: bool,
+        self, samples: Samples, keys: Tensor, values: Tensor, with_maps: bool
     ) -> Prediction:
         values = values.to(self.dtype)
         maps: dict[tuple, tuple[Tensor, Tensor]] = {}
@@ -122,7 +120,8 @@ class HostBackbone:
             target = maps_of(query, map_keys(key, heads))  # A_t; the output uses the same softmax
             if layer not in maps:  # a block computed again comes by twice
                 with torch.no_grad():
-                    reference = maps_of(query, self.reference_keys[layer])  # A_r, the same q
+                    key = own_rows(self.reference_keys[layer], prompts)
+                    reference = maps_of(query, key)  # A_r, the same q
                 maps[layer] = reference, target
             return attend(target, value)
 
@@ -130,9 +129,12 @@ class HostBackbone:
         noted = list(self.layers) if with_maps else []
         options["patches_replace"] = {"attn2": dict.fromkeys(noted, attend_and_note)}
 
-        sigma = sigmas_at(self.sampling, timesteps).to(latents)
+        latents, device = samples.latents, samples.latents.device
+        prompts = sent(samples.prompts, device)
+        sigma = sigmas_at(self.sampling, sent(samples.timesteps, device)).to(latents)
+        noise = sent(samples.noise, device).to(latents)
         noised = self.sampling.noise_scaling(sigma, noise, latents)
-        output = self.run(noised, sigma, keys, options)
+        output = self.run(noised, sigma, keys, options, prompts)
         return Prediction(
             output,
             self.target(sigma, noised, latents),
@@ -149,6 +151,13 @@ class HostBackbone:
         offset = self.sampling.calculate_denoised(sigma, torch.zeros_like(noised), noised)
         slope = self.sampling.calculate_denoised(sigma, torch.ones_like(noised), noised) - offset
         return (latents - offset) / slope
+
+
+def own_rows(table: Tensor, prompts: Tensor) -> Tensor:
+    """Returns what samples of reference prompts (B,) have in a table (n, ...) of these: (1, ...)
+    where there is one for all.
+    """
+    return table if len(table) == 1 else table.index_select(0, prompts)
 
 
 def plain_conditions(

@@ -17,7 +17,7 @@ from ....sefi_core.errors import IdentityFileError, SettingsError, one_line
 from ....sefi_core.identity.container import load_header, load_tensors, save_tensors
 from ....sefi_core.identity.file_format import save_identity
 from ....sefi_core.identity.identity import Identity
-from ....sefi_core.training.config import TrainingConfig
+from ....sefi_core.training.config import RECORDED_AS, TrainingConfig
 from ....sefi_core.training.learner import Learner
 from .. import folders
 from ..fingerprint import hash_of_settings
@@ -165,13 +165,14 @@ def settings_in(path: Path, metadata: dict[str, str]) -> dict:
 
 
 def begun_with(config: TrainingConfig, name: str) -> TrainingConfig:
-    """Returns the settings with the race that the training of a checkpoint was begun with: asked
-    for more steps, it goes on with the length it had.
+    """Returns the settings with the selection that the training of a checkpoint was begun with:
+    asked for more steps, it goes on with the length it had.
     """
     path = folders.checkpoint_path(name)
     before = settings_in(path, read(load_header, path)[1])
     try:
-        return replace(config, race_every=int(before.get("race_every", config.race_every)))
+        every = before.get(RECORDED_AS["elimination_every"], config.elimination_every)
+        return replace(config, elimination_every=int(every))
     except (SettingsError, TypeError, ValueError) as error:
         raise no_checkpoint(path) from error
 
@@ -186,7 +187,7 @@ def in_words(name: str) -> str:
     """Returns what an artist calls a part of `shaped_by`."""
     names = {"seed": "train_seed", "masked_loss": "mask", "find_subject": "mask"}
     names |= dict.fromkeys(("generator", "framing", "starts", "race_from", "settle"), "preset")
-    names |= {"race_every": "steps"}  # a short training's race is shorter
+    names |= {"race_every": "steps"}  # a short training's selection is shorter
     names |= {"min_scale": "preset", "arithmetic": "version of this pack"}
     names |= {"prediction": "model", "noise_levels": "model"}
     return names.get(name, name)

@@ -51,12 +51,12 @@ def memory_needed(
     """Returns the bytes that the steps take beside the loaded models, about."""
     config, unet = learner.config, backbone.model.model.diffusion_model
     noted = set(backbone.layers) if config.attention_loss != "off" else set()
-    parts = list(unet_parts(unet, side, len(encoder.columns("off")), noted))
+    parts = list(unet_parts(unet, side, len(encoder.token_mask("off")), noted))
     count = recomputed_bytes if again else activation_bytes
     kept = count(parts, config.batch_size, backbone.dtype.itemsize)
     kept += loss_bytes(
         [key.shape[1] for layer, key in backbone.reference_keys.items() if layer in noted],
-        len(encoder.columns("off")),
+        len(encoder.token_mask("off")),
         config.batch_size,
     )
     for model in encoder.encoders.values():

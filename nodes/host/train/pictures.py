@@ -20,8 +20,8 @@ from torch.nn import functional as F
 
 from ....sefi_core.errors import PictureError, SettingsError
 from ....sefi_core.picture.augment import augmented_views
+from ....sefi_core.samples import LatentPool
 from ....sefi_core.training.config import TrainingConfig
-from ....sefi_core.training.loop import LatentPool
 from ..images import stored_samples
 
 MIN_SIDE = 64  # pixels; the coarsest UNet layer then still sees a grid

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from ....sefi_core.picture.alignment import LOW, TRIALS, Frame, expected_frame, in_frame
 from ....sefi_core.picture.class_word import loss_of_class_word
 from ....sefi_core.picture.subject_mask import find_subject
-from ....sefi_core.samples import LatentPool, spread_probe
+from ....sefi_core.samples import LatentPool, spread_samples
 from ....sefi_core.training.config import TrainingConfig
 from ..text.encoder import HostTextEncoder
 from .backbone import HostBackbone
@@ -51,7 +51,7 @@ def expected_frames(
     losses = []
     for view in zip(pool.latents.split(1), pool.masks.split(1), strict=True):
         throw_exception_if_processing_interrupted()
-        probe = spread_probe(LatentPool(*view), count, LOW, config.seed)
+        probe = spread_samples(LatentPool(*view), count, LOW, config.seed)
         losses.append(float(loss_of_class_word(backbone, encoder, probe)))
     return [expected_frame(losses[i :: len(pictures)]) for i in range(len(pictures))]
 

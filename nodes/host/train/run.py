@@ -12,8 +12,9 @@ from comfy.sd import CLIP, VAE
 from torch import Tensor
 
 from ....sefi_core.errors import IdentityFileError
+from ....sefi_core.samples import LatentPool
 from ....sefi_core.training.learner import Learner
-from ....sefi_core.training.loop import LatentPool, StepReport, train
+from ....sefi_core.training.loop import StepReport, train
 from ..page.progress import Progress, common_stage
 from ..text.encoder import HostTextEncoder
 from .backbone import HostBackbone
@@ -144,7 +145,7 @@ class Run:
 
     @property
     def what_is_alike(self) -> list[str]:
-        return [ALL_ALIKE] if self.learner.racing else []
+        return [ALL_ALIKE] if len(self.learner.left) > 1 else []
 
     def outcome(self) -> Outcome:
         learner = self.learner

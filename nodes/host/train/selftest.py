@@ -20,7 +20,9 @@ import torch
 from torch import Tensor, nn
 
 from ....sefi_core.errors import TrainingError
+from ....sefi_core.predict import Source, predict
 from ....sefi_core.protocols import Backbone, TextEncoder
+from ....sefi_core.samples import Samples
 from .weights import is_tainted
 
 TIMESTEP = 600  # a prompt still shapes the picture there
@@ -72,29 +74,26 @@ def compare(
     added = torch.randn(latent.shape, generator=generator).to(latent)
     tokens, deltas = {}, {}
     for name, token in encoder.class_tokens.items():
-        tokens[name] = token.detach().clone().expand(2, 1, -1).requires_grad_()  # (2, 1, E)
-        way = torch.randn(2, 1, len(token), generator=generator).to(token)
+        tokens[name] = token.detach().clone().expand(1, 2, 1, -1).requires_grad_()
+        way = torch.randn(1, 2, 1, len(token), generator=generator).to(token)
         length = eps ** (1 / 3) * token.norm()  # rounding and bending then cost alike
         deltas[name] = way * length / way.norm(dim=-1, keepdim=True)
 
     def read_by_losses(pairs: dict[str, Tensor]) -> list[Tensor]:
-        keys, values = encoder.encode(pairs).to(latent.device).chunk(2)  # (B, L, C) each
-        prediction = backbone.predict(
-            latent.expand(len(keys), -1, -1, -1),
-            added.expand(len(keys), -1, -1, -1),
-            torch.full((len(keys),), TIMESTEP, device=latent.device),
-            keys,
-            values,
-            with_maps=True,
-        )
+        rows = torch.arange(len(next(iter(pairs.values()))))
+        views, noise = (x.expand(len(rows), -1, -1, -1) for x in (latent, added))
+        masks, timesteps = torch.ones_like(views[:, :1]), torch.full_like(rows, TIMESTEP)
+        prompts, subjects = torch.zeros_like(rows), (0,) * len(rows)
+        samples = Samples(views, masks, noise, timesteps, prompts, subjects)
+        prediction = predict(backbone, [Source(encoder, pairs)], samples, rows, with_maps=True)
         maps = [target.flatten(1) for _, target in prediction.maps]
         return [prediction.output.flatten(1), *([torch.cat(maps, dim=1)] if maps else [])]  # (B, n)
 
     with torch.no_grad():
         both_ways = {
-            name: torch.stack([token + deltas[name], token - deltas[name]], dim=1).flatten(0, 1)
+            name: torch.cat([token + deltas[name], token - deltas[name]])
             for name, token in tokens.items()
-        }  # (4, 1, E): K ahead and behind, V ahead and behind
+        }  # (2, 2, 1, E): a pair ahead, a pair behind
         moved = read_by_losses(both_ways)
     answers = [x[0] - x[1] for x in moved]
     scale = answers[0].norm() * len(answers[0]) ** 0.5  # a size of gradients that float16 holds

@@ -88,7 +88,7 @@ def train_identity(
         find_subject=config.find_subject and mask is None and not masked,
     )
     fresh = resume == folders.NO_CHECKPOINT
-    config = config.with_fair_race() if fresh else begun_with(config, resume)
+    config = config.with_fair_selection() if fresh else begun_with(config, resume)
     folders.require_plain("name", name)
     numbers = compute_dtype(model, dtype)
 
@@ -118,7 +118,7 @@ def train_identity(
                 progress.reference(dimmed(subject, subject_mask))
             progress.say(f"encoding {config.views} views of the picture")
             pool = encode_pool(vae, loaded, subject, subject_mask, config, learner.device)
-            progress.choose_from(learner.starts, len(learner.racers))
+            progress.choose_from(config.candidates, len(learner.left))
             run = Run(host, encoder, learner, pool, files, shown, progress)
             outcome = run.to_the_end(preview_every, checkpoint_every)
         else:

@@ -1,0 +1,37 @@
+"""Fixed samples: even over timesteps and views, the same for the same seed; parts and their sum."""
+
+import pytest
+import torch
+from sefi_pack.sefi_core.samples import LatentPool, joined, spread_samples
+from sefi_pack.sefi_core.stages import even_edges, stage_of
+
+
+@pytest.mark.parametrize(("count", "stages"), [(10, 1), (10, 5), (14, 7), (100, 50)])
+def test_every_stage_and_view_is_looked_at_alike(count, stages):
+    pool = LatentPool(torch.arange(64.0).view(64, 1, 1, 1), torch.ones(64, 1, 1, 1))
+    samples = spread_samples(pool, count, 0, seed=3)
+    counts = stage_of(samples.timesteps, even_edges(stages)).bincount(minlength=stages)
+    assert counts.min() >= counts.max() - 1 and counts.min() >= 2
+    views = samples.latents.flatten()
+    assert views.unique().numel() == min(64, len(views)) and views.diff().max() <= 7
+    again = spread_samples(pool, count, 0, seed=3)
+    assert torch.equal(samples.noise, again.noise)
+    assert torch.equal(samples.timesteps, again.timesteps)
+
+
+@pytest.mark.parametrize("low", [0, 400, 999])
+def test_timesteps_begin_where_they_are_to(low):
+    pool = LatentPool(torch.zeros(4, 1, 2, 2), torch.ones(4, 1, 2, 2))
+    timesteps = spread_samples(pool, 20, low, seed=0).timesteps.sort().values
+    assert timesteps.min() >= low and timesteps.max() < 1000
+    assert timesteps.diff().unique().numel() <= 2
+
+
+@pytest.mark.parametrize("sizes", [3, [1, 4, 2]])
+def test_parts_put_together_are_the_whole(sizes):
+    pool = LatentPool(torch.rand(4, 1, 2, 2), torch.rand(4, 1, 2, 2))
+    whole = spread_samples(pool, 7, 0, seed=0).for_prompt(2)
+    again = joined(list(whole.split(sizes)))
+    assert len(again) == 7 and (again.prompts == 2).all()
+    for one, other in zip(again.tensors, whole.tensors, strict=True):
+        assert one.equal(other)
