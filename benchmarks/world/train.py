@@ -13,8 +13,8 @@ it; a larger `--steps` later extends the flat part, a smaller one begins the fal
 the world or of the schedule (`--scale`), what it knows of drawing is worth keeping.
 
 `--offset D` adds to the noise of every picture one number a channel, with deviation D. SDXL learned
-so, with 0.05 (Podell et al. 2023, Sec. 2.5): its noise hides little of what is large, and sampling
-begins where nothing is to be seen. On latents of an eighth of its side 0.4 does what 0.05 did there.
+so, with 0.05 (Podell et al. 2023, Sec. 2.5): its noise hides little of what is large, but sampling
+begins where nothing is to be seen. On latents of an eighth of its side 0.4 does that.
 """
 
 __all__ = ["main"]
@@ -138,6 +138,9 @@ class Run:
         if not self.path.exists():
             return
         state = torch.load(self.path)
+        for name in ("scale", "offset"):
+            if state[name] != getattr(self.options, name):
+                raise SystemExit(f"--{name}: {self.path} was begun with {state[name]}.")
         self.step, self.log, self.begun_from = state["step"], state["log"], state["begun_from"]
         self.model.load_state_dict(state["model"])
         self.average = state["average"]
