@@ -113,7 +113,8 @@ file, and those that went on from it on schedules of their own.
 - Latents: 16 x 16 x 16, a fixed linear map of 4 x 4 patches (98 % of their variance).
 - Prediction: the noise; one skip around the UNet.
 - Data: the drawn world of benchmarks/world, drawn anew for every batch, no picture twice.
-- Training: AdamW, flat, then cosine; weights averaged (0.999); bf16; no caption for 10 %; seed {SEED}.
+- Training: AdamW, flat then cosine; weights averaged (0.999); bf16; captions dropped 10 %.
+- Seed: {SEED}.
 - Loss: mean squared error of the noise, unweighted; offset noise counts in it.
 
 Not for anything but measuring this pack: they know {words} words and draw cartoons.
