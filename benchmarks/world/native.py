@@ -11,7 +11,6 @@ import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -94,9 +93,9 @@ def main() -> None:
 
 
 def means(scores: list[Score]) -> str:
-    """Returns the means in words; pictures whose prompt names nothing have no Prompt."""
+    """Returns the means in words; where a prompt names nothing there is no Prompt."""
     columns = {name: [getattr(s, name) for s in scores] for name in Score.__annotations__}
-    return "  ".join(f"{name} {np.nanmean(values):.3f}" for name, values in columns.items())
+    return "  ".join(f"{name} {torch.tensor(values).nanmean():.3f}" for name, values in columns.items())
 
 
 if __name__ == "__main__":
