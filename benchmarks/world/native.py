@@ -95,7 +95,9 @@ def main() -> None:
 def means(scores: list[Score]) -> str:
     """Returns the means in words; where a prompt names nothing there is no Prompt."""
     columns = {name: [getattr(s, name) for s in scores] for name in Score.__annotations__}
-    return "  ".join(f"{name} {torch.tensor(values).nanmean():.3f}" for name, values in columns.items())
+    return "  ".join(
+        f"{name} {torch.tensor(values).nanmean():.3f}" for name, values in columns.items()
+    )
 
 
 if __name__ == "__main__":
