@@ -15,5 +15,5 @@ demo: setup
 
 # How good an identity is, on the toy world, against the committed result: five minutes on one core.
 quality: setup
-	@.venv/bin/python -m benchmarks.quality --quick --results .venv/quality \
+	@.venv/bin/python -m benchmarks.quality --quick --scale 1 --results .venv/quality \
 		--floor benchmarks/results/quick.json

@@ -6,6 +6,7 @@ serves; with one, NASA's portrait of Eileen Collins, in the public domain, as sc
 
     CKPT=<path>   an SD 1.x checkpoint
     STEPS=<n>     training steps
+    SCALE=<s>     which toy world: its noise schedule is Stable Diffusion's / s; 1, 2, 4 or 8
 """
 
 import os

@@ -14,6 +14,7 @@ import copy
 import hashlib
 import io
 import json
+import os
 import shutil
 import sys
 from dataclasses import dataclass, replace
@@ -31,12 +32,23 @@ from comfy_server import ComfyServer, Graph, changed, host_folder, link, node_of
 
 sys.path.append(str(ROOT))  # `ensure_pack` takes it off again
 from benchmarks.methods import METHODS, World, learn_tokens
-from benchmarks.world.files import MINIATURE
+from benchmarks.world.files import SCALES, miniature
 from benchmarks.world.native import PROMPTS
 from benchmarks.world.subjects import Subject, split
 from demo_look import attention_picture, sheet, table
 from sefi_pack.sefi_core.identity.file_format import load_identity
 
+
+def given_scale() -> int:
+    """Returns SCALE: of the toy world's noise schedule, like SD 1.5 at 512 pixels if not set."""
+    given = os.environ.get("SCALE", "4")
+    if given not in map(str, SCALES):
+        sys.exit(f"SCALE: {given} is none of {SCALES}.")
+    return int(given)
+
+
+SCALE = given_scale()
+CHECKPOINT = miniature(SCALE)
 PACK = ROOT / "benchmarks/world/comfyui_node"
 CLASS_WORD, PICTURE = "person", "reference.png"
 STEPS, PREVIEWS = METHODS["default"].config.steps, 4
@@ -60,7 +72,7 @@ class Column:
 def miniature_demo(steps: int | None) -> str:
     """Draws, trains, samples and scores; returns what to make of it."""
     steps, subject = steps or STEPS, split("person", "test")[0]
-    world = World(MINIATURE)
+    world = World(CHECKPOINT, SCALE)
     reference = world.reference(subject)
     Image.fromarray(reference[0].mul(255.0).round().byte().numpy()).save(OUT / PICTURE)
     link(OUT / PICTURE, BASE / "input" / PICTURE)
@@ -95,7 +107,8 @@ def miniature_demo(steps: int | None) -> str:
 
 def in_miniature(name: str, **inputs: dict[str, Any]) -> Graph:
     """Returns an example workflow on the miniature, with other inputs for its nodes."""
-    return changed(with_miniature(workflow(name)), **inputs)
+    world = {"checkpoint": CHECKPOINT.name, "scale": SCALE}
+    return changed(with_miniature(workflow(name)), LoadMiniatureWorld=world, **inputs)
 
 
 def train(server: ComfyServer, steps: int) -> Path:
@@ -128,8 +141,8 @@ def textual_inversion(world: World, subject: Subject, steps: int) -> Path:
     """Returns the embedding of a Textual Inversion as long as ours; trains it if it is new."""
     method = METHODS["inversion"]
     method = replace(method, config=replace(method.config, steps=steps))
-    shaped_by = json.dumps([subject.traits, method.settings()]).encode()
-    key = hashlib.sha256(MINIATURE.read_bytes() + shaped_by).hexdigest()[:12]
+    shaped_by = json.dumps([subject.traits, method.settings(), SCALE]).encode()
+    key = hashlib.sha256(CHECKPOINT.read_bytes() + shaped_by).hexdigest()[:12]
     path = BASE / f"models/embeddings/inversion-{key}.safetensors"
     if not path.is_file():
         say("training a Textual Inversion for comparison, as long")

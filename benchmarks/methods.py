@@ -142,8 +142,8 @@ class Method:
 class World:
     """The miniature, and the one picture of each subject."""
 
-    def __init__(self, miniature: Path) -> None:
-        self.model, self.clip, self.vae = load(miniature)
+    def __init__(self, miniature: Path, scale: int | None = None) -> None:
+        self.model, self.clip, self.vae = load(miniature, scale)
 
     def reference(self, subject: Subject) -> Tensor:
         """Returns the picture to learn from, an IMAGE (1, 64, 64, 3) in [0, 1].

@@ -28,7 +28,7 @@ from torch.nn import functional as F
 from .methods import ABLATIONS, CLASS_WORD, MAIN, METHODS, QUICK, Method, Prompted, World, learn
 from .records import Record, append, found, read
 from .report import BASE, RESULTS, SHEET, STRIPS, save_strip, write_report, write_sheet
-from .world.files import MINIATURE
+from .world.files import SCALES, miniature, read
 from .world.judge import JUDGE, Judge, identity, load_judge
 from .world.native import PROMPTS
 from .world.subjects import NAMES, Subject, code, split
@@ -102,8 +102,10 @@ def rounded(values: Tensor) -> list[float]:
 class Bench:
     """The world, the judge, and the folder of results."""
 
-    def __init__(self, miniature: Path, folder: Path, seeds: int, prompts: tuple[int, ...]) -> None:
-        self.world, self.judge, self.folder = World(miniature), load_judge(), folder
+    def __init__(
+        self, miniature: Path, scale: int, folder: Path, seeds: int, prompts: tuple[int, ...]
+    ) -> None:
+        self.world, self.judge, self.folder = World(miniature, scale), load_judge(), folder
         self.seeds, self.prompts = seeds, prompts
         word = self.world.plain(CLASS_WORD)
         self.plain = [sampled(self.world, word, PROMPTS[i][0], seeds) for i in prompts]
@@ -113,6 +115,8 @@ class Bench:
             "prompts": [PROMPTS[i] for i in prompts],
             "sampling": [seeds, STEPS, GUIDANCE, SAMPLER, SCHEDULER],
         }
+        if scale != read(miniature).scale:  # the file says its own
+            self.fixed["scale"] = scale
 
     def path(self, subject: Subject) -> Path:
         """Returns the file of a subject's records."""
@@ -247,7 +251,8 @@ def options() -> argparse.Namespace:
     parser.add_argument("--limit", type=int, default=16, help="how many subjects")
     parser.add_argument("--seeds", type=int, default=SEEDS)
     parser.add_argument("--train-seeds", type=int, default=1, help="trainings of every subject")
-    parser.add_argument("--miniature", type=Path, default=MINIATURE)
+    parser.add_argument("--scale", type=int, default=4, choices=SCALES, help="which world")
+    parser.add_argument("--miniature", type=Path, help="a file other than the world's own")
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--shard", default="0/1", help="i/n: this process does every n-th subject")
@@ -265,7 +270,8 @@ def main() -> None:
     methods, limit, prompts = chosen(given.methods), given.limit, tuple(range(len(PROMPTS)))
     if given.quick:
         methods, limit, prompts = [METHODS[name] for name in QUICK], 2, QUICK_PROMPTS
-    bench = Bench(given.miniature, given.results, given.seeds, prompts)
+    path = given.miniature or miniature(given.scale)
+    bench = Bench(path, given.scale, given.results, given.seeds, prompts)
     subjects = split(KIND, given.subjects)[:limit]
     methods = trainings(methods, given.train_seeds)
     part, parts = map(int, given.shard.split("/"))
@@ -279,6 +285,7 @@ def main() -> None:
     records = bench.records(subjects, list(METHODS.values()))
     natives = bench.records(known, [METHODS["name"]])
     name = "quick" if given.quick else given.subjects
+    name += f"-s{given.scale}" if given.scale != 1 else ""
     print(write_report(records, natives, given.results, name, bench.fixed))
     bench.sheet(subjects[0], given.results / f"{name}.png")
     if given.floor:

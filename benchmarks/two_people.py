@@ -24,7 +24,7 @@ from .pack import ensure_pack
 from .quality import KIND, sampled
 from .report import RESULTS, STRIPS, save_strip
 from .world.drawing import Picture, render
-from .world.files import MINIATURE
+from .world.files import SCALES, miniature
 from .world.judge import Judge, identity, load_judge
 from .world.scenery import SCENES
 from .world.subjects import Subject, code, split
@@ -115,10 +115,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--couples", type=int, default=3)
     parser.add_argument("--seeds", type=int, default=4, help="pictures of a prompt")
+    parser.add_argument("--scale", type=int, default=4, choices=SCALES, help="which world")
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    world, judge = World(MINIATURE), load_judge()
+    world, judge = World(miniature(given.scale), given.scale), load_judge()
     scores: dict[str, list[Score]] = {}
     subjects = split(KIND, "test")[: 2 * given.couples]
     couples = list(zip(subjects[::2], subjects[1::2], strict=True))

@@ -1,8 +1,9 @@
-"""Writes a run's averaged weights as the miniature: `python -m benchmarks.world.export`."""
+"""Writes a run's averaged weights as a miniature: `python -m benchmarks.world.export`."""
 
 __all__ = ["export", "main"]
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -10,11 +11,17 @@ from torch import Tensor
 
 from .captions import FILLERS
 from .dataset import Words
-from .files import MINIATURE, named_row, write
+from .files import MINIATURE, SCALES, named_row, own_file, read, write
 from .model import Miniature
 from .subjects import KINDS, NAMES, TRAITS, named
 from .train import DEFAULT_RUN, SEED
 
+SCHEDULES = {
+    1: "Stable Diffusion's own",
+    2: "that of Stable Diffusion / 2",
+    4: "that of Stable Diffusion / 4: SD 1.5 at 512",
+    8: "that of Stable Diffusion / 8: SDXL at 1024",
+}
 TABLE = "text_model.embeddings.token_embedding.weight"
 
 
@@ -40,8 +47,8 @@ def table(model: Miniature) -> tuple[list[str], Tensor, Tensor]:
     return list(names), torch.stack(ids).int(), torch.stack(found)
 
 
-def export(run: Path, path: Path) -> dict[str, object]:
-    """Writes the miniature and returns its card."""
+def export(run: Path, path: Path | None = None) -> dict[str, object]:
+    """Writes the miniature, where its schedule says if no path does, and returns its card."""
     state = torch.load(run / "state.pt", mmap=True)
     model = averaged(state)
     words, ids, rows = table(model)
@@ -60,6 +67,8 @@ def export(run: Path, path: Path) -> dict[str, object]:
         "data": "the drawn world of benchmarks/world, drawn anew for every batch",
         "steps": steps,
         "batch": state["batch"],
+        "scale": state["scale"],
+        "offset": state["offset"],
         "begun_from": state["begun_from"],
         "pictures": steps * state["batch"],
         "seed": SEED,
@@ -70,35 +79,45 @@ def export(run: Path, path: Path) -> dict[str, object]:
         "traits": TRAITS,
         "names": NAMES,
     }
-    write(tensors, card, path)
+    write(tensors, card, path or own_file(card["scale"]))
     return card
 
 
-def card_text(card: dict[str, object], size: int) -> str:
-    """Returns the card as a page."""
-    losses = "\n".join(f"| {step} | {loss:.4f} |" for step, loss in card["loss"][1::2])
-    return f"""# {card["title"]}: the card
+def card_text(files: dict[Path, dict[str, object]]) -> str:
+    """Returns the cards of the written files as one page, a column each."""
 
-A toy text-to-image model for tests and demos, made by `python -m benchmarks.world.export`.
+    def row(label: str, cell: Callable[[Path, dict], str]) -> str:
+        return (
+            " | ".join([f"| {label}", *(cell(path, card) for path, card in files.items())]) + " |"
+        )
 
-| | |
-| --- | --- |
-| file | `miniature.safetensors`, {size / 1e6:.1f} MB, fp16 |
-| networks | ComfyUI's UNetModel (64 channels, 4.3 M parameters), CLIP text model (4 x 128) |
-| latents | 16 x 16 x 16, a fixed linear map of 4 x 4 patches (98 % of their variance) |
-| prediction | noise, on Stable Diffusion's schedule; one skip around the UNet |
-| data | {card["data"]} |
-| begun from | {card["begun_from"] or "random weights"} |
-| steps | {card["steps"]:,} of {card["batch"]} pictures ({card["pictures"]:,} in all, none twice) |
-| optimiser | AdamW, flat then cosine; weights averaged (0.999); bf16; captions dropped 10 % |
-| loss at the end | {card["loss_at_end"]} (mean squared error of the noise, unweighted) |
-| seed | {card["seed"]} |
+    lines = (
+        row("file", lambda path, _: f"`{path.name}`, {path.stat().st_size / 1e6:.1f} MB"),
+        row("---", lambda *_: "---"),
+        row("schedule: sigma", lambda _, card: SCHEDULES[card.get("scale", 1)]),
+        row("begun from", lambda _, card: card["begun_from"] or "random weights"),
+        row("steps", lambda _, card: f"{card['steps']:,} of {card['batch']} pictures"),
+        row("offset noise", lambda _, card: str(card.get("offset") or "none")),
+        row("loss at the end", lambda _, card: str(card["loss_at_end"])),
+    )
+    table = "\n".join(lines)
+    words = max(len(card["words"]) for card in files.values())
+    return f"""# Miniature World: the card
 
-Not for anything but measuring this pack: it knows {len(card["words"])} words and draws cartoons.
+Toy text-to-image models for tests and demos, made by `python -m benchmarks.world.export`: the first
+file, and those that went on from it on schedules of their own.
 
-| step | loss |
-| --- | --- |
-{losses}
+{table}
+
+- Networks: ComfyUI's UNetModel (64 channels, 4.3 M parameters), CLIP text model (4 x 128); fp16.
+- Latents: 16 x 16 x 16, a fixed linear map of 4 x 4 patches (98 % of their variance).
+- Prediction: the noise; one skip around the UNet.
+- Data: the drawn world of benchmarks/world, drawn anew for every batch, no picture twice.
+- Training: AdamW, flat then cosine; weights averaged (0.999); bf16; captions dropped 10 %.
+- Seed: {SEED}.
+- Loss: mean squared error of the noise, unweighted; offset noise counts in it.
+
+Not for anything but measuring this pack: they know {words} words and draw cartoons.
 """
 
 
@@ -106,12 +125,12 @@ def main() -> None:
     """Reads the command line and exports."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--run", type=Path, default=DEFAULT_RUN, help="folder of the run's state")
-    parser.add_argument("--out", type=Path, default=MINIATURE)
+    parser.add_argument("--out", type=Path, help="a file other than the one of the run's schedule")
     options = parser.parse_args()
     card = export(options.run, options.out)
-    size = options.out.stat().st_size
-    options.out.with_name("CARD.md").write_text(card_text(card, size))
-    print(f"{options.out}: {size / 1e6:.1f} MB, {card['steps']} steps, loss {card['loss_at_end']}")
+    written = {path: read(path).card for path in map(own_file, SCALES) if path.is_file()}
+    MINIATURE.with_name("CARD.md").write_text(card_text(written))
+    print(f"s = {card['scale']}: {card['steps']} steps, loss {card['loss_at_end']}")
 
 
 if __name__ == "__main__":

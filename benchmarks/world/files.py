@@ -1,16 +1,20 @@
-"""The miniature's file: one `.safetensors`, fp16, at most 12 MB.
+"""The miniature's files: one `.safetensors` a world, fp16, at most 12 MB.
+
+`miniature.safetensors` learned on Stable Diffusion's own schedule, `miniature-s4.safetensors` and
+`miniature-s8.safetensors` went on from it on theirs (`model.py` says what the scale s is).
 
     unet.*, text.*      weights of the host's classes; `text` without its token table
     tokens.ids          CLIP ids of the rows that occur, (n,) int32
     tokens.rows         their rows, (n, E); the rows of the listed names are among them
     names.<kind>        basis of a kind's names, (T, E)
     patches.*           the patch transform, fp32
-    metadata["card"]    JSON: data, steps, losses, seeds
+    metadata["card"]    JSON: data, scale, steps, losses, seeds
 
-A row that is not in the file is read as a filler word, which means nothing to the miniature.
+A row that is not in the file is read as a filler word, which means nothing to the miniature;
+names given after the file was written have theirs all the same (`load.py`).
 """
 
-__all__ = ["MINIATURE", "Checkpoint", "read", "write"]
+__all__ = ["MINIATURE", "SCALES", "Checkpoint", "miniature", "own_file", "read", "write"]
 
 import json
 from dataclasses import dataclass
@@ -24,6 +28,7 @@ from torch import Tensor
 from .subjects import Subject, code
 
 MINIATURE = Path(__file__).with_name("miniature.safetensors")
+SCALES = (1, 2, 4, 8)
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,11 @@ class Checkpoint:
 
     tensors: dict[str, Tensor]
     card: dict[str, object]
+
+    @property
+    def scale(self) -> int:
+        """The scale of the schedule it learned on."""
+        return self.card.get("scale", 1)
 
     def part(self, prefix: str) -> dict[str, Tensor]:
         """Returns the tensors under a prefix, without it."""
@@ -45,6 +55,17 @@ class Checkpoint:
     def subject_row(self, subject: Subject) -> Tensor:
         """Returns the row (E,) that would be any subject's name, listed or not."""
         return named_row(self.row(subject.kind), self.tensors[f"names.{subject.kind}"], subject)
+
+
+def own_file(scale: int) -> Path:
+    """Returns where the miniature that learned on the schedule of a scale is, or is to be."""
+    return MINIATURE if scale == 1 else MINIATURE.with_name(f"miniature-s{scale}.safetensors")
+
+
+def miniature(scale: int) -> Path:
+    """Returns the file of a world: the one that learned on its schedule, or else the first."""
+    own = own_file(scale)
+    return own if own.is_file() else MINIATURE
 
 
 def named_row(class_row: Tensor, basis: Tensor, subject: Subject) -> Tensor:

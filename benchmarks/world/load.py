@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from .files import MINIATURE, Checkpoint, read
 from .model import LATENT_CHANNELS, TEXT_CONFIG, TOKEN_WIDTH, base_model
 from .patches import PATCH, Patches
+from .subjects import KINDS, named
 
 
 class PatchAutoencoder(nn.Module):
@@ -67,16 +68,19 @@ class MiniatureTokenizer(comfy.sd1_clip.SDTokenizer):
         super().__init__(embedding_size=TOKEN_WIDTH, **options)
 
 
-def load(path: Path | str = MINIATURE) -> tuple[ModelPatcher, comfy.sd.CLIP, comfy.sd.VAE]:
-    """Loads a miniature as MODEL, CLIP and VAE."""
+def load(
+    path: Path | str = MINIATURE, scale: int | None = None
+) -> tuple[ModelPatcher, comfy.sd.CLIP, comfy.sd.VAE]:
+    """Loads a miniature as MODEL, CLIP and VAE, on the schedule of a scale or else its own."""
     checkpoint = read(Path(path))
     patches = Patches(**checkpoint.part("patches"))
-    return load_model(checkpoint, patches), load_clip(checkpoint), MiniatureVAE(patches)
+    model = load_model(checkpoint, patches, scale or checkpoint.scale)
+    return model, load_clip(checkpoint), MiniatureVAE(patches)
 
 
-def load_model(checkpoint: Checkpoint, patches: Patches) -> ModelPatcher:
-    """Returns the diffusion model, with factors for the host's latent previews."""
-    model = base_model()
+def load_model(checkpoint: Checkpoint, patches: Patches, scale: int) -> ModelPatcher:
+    """Returns the diffusion model on a schedule, with factors for the host's latent previews."""
+    model = base_model(scale)
     model.diffusion_model.load_state_dict(checkpoint.part("unet"))
     model.latent_format.latent_rgb_factors = patches.rgb_factors().tolist()
     model.latent_format.latent_rgb_factors_bias = (
@@ -87,7 +91,10 @@ def load_model(checkpoint: Checkpoint, patches: Patches) -> ModelPatcher:
 
 
 def load_clip(checkpoint: Checkpoint) -> comfy.sd.CLIP:
-    """Returns the text encoder; token rows that the file leaves out read as filler words."""
+    """Returns the text encoder; token rows that the file leaves out read as filler words.
+
+    Names that the world has given since the file was written get the rows that are theirs.
+    """
     target = comfy.supported_models_base.ClipTarget(
         comfy.sd1_clip.SD1Tokenizer, comfy.sd1_clip.SD1ClipModel
     )
@@ -101,6 +108,11 @@ def load_clip(checkpoint: Checkpoint) -> comfy.sd.CLIP:
     rows = torch.stack([checkpoint.row(word) for word in checkpoint.card["fillers"]]).mean(dim=0)
     table = rows.repeat(transformer.get_input_embeddings().num_embeddings, 1)  # (49408, E)
     table[checkpoint.tensors["tokens.ids"].long()] = checkpoint.tensors["tokens.rows"]
+    for kind in KINDS:
+        for name, subject in named(kind).items():
+            if name not in checkpoint.card["words"]:
+                _, (token, *_), *_ = clip.tokenize(name)["l"][0]
+                table[token] = checkpoint.subject_row(subject)
     state = checkpoint.part("text")
     state["text_model.embeddings.token_embedding.weight"] = table
     transformer.load_state_dict(state)

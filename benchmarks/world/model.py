@@ -1,7 +1,14 @@
 """The miniature's networks: ComfyUI's own classes in a small configuration.
 
-eps-prediction on Stable Diffusion's schedule, by the host's `ModelSamplingDiscrete`. A named
-subject needs no row of its own while training: the row in its slot is
+eps-prediction on Stable Diffusion's schedule, by the host's `ModelSamplingDiscrete`, at a scale s:
+
+    sigma(t) = SD's sigma(t) / s
+
+The same noise hides more of a small picture: the mean of the k x k latents that a feature covers
+has 1/k of it, and the feature covers fewer latents here. With s = SD's latents a side over the
+miniature's 16, every stage hides what it hides there: 4 is SD 1.5 at 512 pixels, 8 SDXL at 1024.
+
+A named subject needs no row of its own while training: the row in its slot is
 
     row(class word) + code(subject) @ basis(kind)        (T,) @ (T, E)
 
@@ -86,24 +93,48 @@ class MiniatureUNet(UNetModel):
     Where a picture is nearly all noise, its noise is nearly the picture. A network without the
     skip must learn to copy its input to three digits before it can say anything more, and in a
     small budget does not.
+
+    On any schedule the network inside is asked at the timestep where Stable Diffusion's own has the
+    sigma, so that one that learned on another schedule has nothing to unlearn.
     """
 
     def __init__(self, *arguments: object, **options: object) -> None:
         super().__init__(*arguments, **options)
-        sigmas = comfy.model_sampling.ModelSamplingDiscrete().sigmas
-        self.register_buffer("sine", torch.sin(torch.atan(sigmas)), persistent=False)  # (1000,)
-        self.register_buffer("cosine", torch.cos(torch.atan(sigmas)), persistent=False)
+        self.set_sigmas(comfy.model_sampling.ModelSamplingDiscrete().sigmas)
+
+    def set_sigmas(self, sigmas: Tensor) -> None:
+        """Follows a schedule: the noise levels (1000,) of its timesteps."""
+        angles = torch.atan(sigmas)
+        self.register_buffer("sine", torch.sin(angles), persistent=False)  # (1000,)
+        self.register_buffer("cosine", torch.cos(angles), persistent=False)
+        self.register_buffer("asked", own_timesteps(sigmas), persistent=False)
 
     def _forward(self, x: Tensor, timesteps: Tensor, *rest: object, **options: object) -> Tensor:
-        inner = super()._forward(x, timesteps, *rest, **options)
         index = timesteps.round().long().clamp(0, len(self.sine) - 1)
+        inner = super()._forward(x, self.asked[index], *rest, **options)
         sine, cosine = (table[index].view(-1, 1, 1, 1) for table in (self.sine, self.cosine))
         return (sine * x + cosine * inner).to(x.dtype)
 
 
-def base_model(config: dict[str, object] = UNET_CONFIG) -> comfy.model_base.BaseModel:
-    """Makes the diffusion model; its weights are not set yet."""
-    return comfy.model_base.BaseModel(MiniatureConfig(config), unet_model=MiniatureUNet)
+def own_timesteps(sigmas: Tensor) -> Tensor:
+    """Returns the timesteps at which Stable Diffusion has noise levels sigma, same shape.
+
+    They are fractional, between two timesteps as the host interpolates, and within its own range.
+    """
+    own = comfy.model_sampling.ModelSamplingDiscrete().sigmas.log()
+    log_sigmas = sigmas.log()
+    above = torch.searchsorted(own, log_sigmas).clamp(1, len(own) - 1)
+    low, high = own[above - 1], own[above]
+    return above - 1 + ((log_sigmas - low) / (high - low)).clamp(0.0, 1.0)
+
+
+def base_model(scale: int = 1) -> comfy.model_base.BaseModel:
+    """Makes the diffusion model on a schedule; its weights are not set yet."""
+    model = comfy.model_base.BaseModel(MiniatureConfig(UNET_CONFIG), unet_model=MiniatureUNet)
+    if scale != 1:
+        model.model_sampling.set_sigmas(model.model_sampling.sigmas / scale)
+        model.diffusion_model.set_sigmas(model.model_sampling.sigmas)
+    return model
 
 
 def text_model(dtype: torch.dtype = torch.float32) -> comfy.clip_model.CLIPTextModel:
@@ -173,10 +204,12 @@ class Miniature(nn.Module):
     `tokens` are the CLIP ids the rows belong to; captions come in as indices into them.
     """
 
-    def __init__(self, tokens: Tensor) -> None:
+    def __init__(self, tokens: Tensor, scale: int = 1) -> None:
         super().__init__()
         self.register_buffer("tokens", tokens)
-        self.unet = base_model().diffusion_model
+        base = base_model(scale)
+        self.unet = base.diffusion_model
+        self.register_buffer("sigmas", base.model_sampling.sigmas, persistent=False)  # (1000,)
         self.text = text_model()
         self.text.set_input_embeddings(nn.Embedding(len(tokens), TOKEN_WIDTH))
         self.names = nn.ParameterList(

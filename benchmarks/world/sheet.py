@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from .files import MINIATURE
+from .files import SCALES, miniature
 from .load import load
 from .model import LATENT_CHANNELS
 
@@ -58,14 +58,15 @@ def generate(
 def main() -> None:
     """Writes one row of pictures for each prompt."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--miniature", type=Path, default=MINIATURE)
+    parser.add_argument("--miniature", type=Path, help="a file other than the world's own")
+    parser.add_argument("--scale", type=int, default=4, choices=SCALES, help="which world")
     parser.add_argument("--out", type=Path, default=Path("sheet.png"))
     parser.add_argument("--cfg", type=float, default=5.0)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("prompts", nargs="*", default=list(PROMPTS))
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    parts = load(options.miniature)
+    parts = load(options.miniature or miniature(options.scale), options.scale)
     rows = [torch.cat(list(generate(parts, p, cfg=options.cfg)), dim=1) for p in options.prompts]
     pixels = torch.cat(rows).mul(255).round().byte().numpy()
     image = Image.fromarray(pixels)

@@ -51,23 +51,44 @@ TRAITS: dict[Kind, tuple[str, ...]] = {
         "collar_hue",
     ),
 }
+# By generations: whoever came into the world later changed nobody's traits.
+GENERATIONS: dict[Kind, tuple[dict[Split, tuple[str, ...]], ...]] = {
+    "person": (
+        {
+            "train": (
+                *("alice", "adam", "emma", "oscar", "laura", "simon", "julia", "peter"),
+                *("sarah", "david", "maria", "james", "anna", "thomas", "kate", "henry"),
+            ),
+            "development": (
+                *("helen", "martin", "nina", "robert", "clara", "frank", "diana", "victor"),
+            ),
+            "test": (
+                *("lucy", "george", "rosa", "edward", "sophie", "daniel", "grace", "louis"),
+                *("alex", "paul", "ella", "max", "jane", "leo", "ruby", "sam"),
+            ),
+        },
+    ),
+    "dog": (
+        {
+            "train": ("buddy", "rocky", "bella", "charlie"),
+            "development": ("lucky", "daisy"),
+            "test": ("cooper", "molly", "toby", "rex"),
+        },
+        {
+            "development": ("scout", "duke", "ginger", "coco", "luna", "shadow"),
+            "test": (
+                *("ranger", "hunter", "bandit", "bruno", "rusty", "rosie", "teddy", "biscuit"),
+                *("pepper", "zeus", "ziggy", "spike", "honey", "tucker", "milo", "simba"),
+            ),
+        },
+    ),
+}
 NAMES: dict[Kind, dict[Split, tuple[str, ...]]] = {
-    "person": {
-        "train": (
-            *("alice", "adam", "emma", "oscar", "laura", "simon", "julia", "peter"),
-            *("sarah", "david", "maria", "james", "anna", "thomas", "kate", "henry"),
-        ),
-        "development": ("helen", "martin", "nina", "robert", "clara", "frank", "diana", "victor"),
-        "test": (
-            *("lucy", "george", "rosa", "edward", "sophie", "daniel", "grace", "louis"),
-            *("alex", "paul", "ella", "max", "jane", "leo", "ruby", "sam"),
-        ),
-    },
-    "dog": {
-        "train": ("buddy", "rocky", "bella", "charlie"),
-        "development": ("lucky", "daisy"),
-        "test": ("cooper", "molly", "toby", "rex"),
-    },
+    kind: {
+        which: tuple(name for groups in generations for name in groups.get(which, ()))
+        for which in generations[0]
+    }
+    for kind, generations in GENERATIONS.items()
 }
 
 
@@ -91,7 +112,7 @@ def random_subject(kind: Kind, rng: np.random.Generator) -> Subject:
 
 def named(kind: Kind) -> dict[str, Subject]:
     """Returns every named subject of a kind, by name; the same ones in every process."""
-    names = [name for group in NAMES[kind].values() for name in group]
+    names = [n for groups in GENERATIONS[kind] for group in groups.values() for n in group]
     sobol = qmc.Sobol(len(TRAITS[kind]), seed=7 + KINDS.index(kind))
     points = sobol.random(64)[: len(names)]
     return {n: Subject(kind, tuple(p.tolist()), n) for n, p in zip(names, points, strict=True)}

@@ -42,15 +42,23 @@ class LoadMiniatureWorld(io.ComfyNode):
                     options=sorted(path.name for path in WORLD.glob("miniature*.safetensors")),
                     default="miniature.safetensors",
                     optional=True,
-                )
+                ),
+                io.Int.Input(
+                    "scale",
+                    default=0,
+                    min=0,
+                    max=8,
+                    optional=True,
+                    tooltip="Divides Stable Diffusion's noise levels; 0: as the file has learned.",
+                ),
             ],
             outputs=[io.Model.Output(), io.Clip.Output(), io.Vae.Output()],
         )
 
     @classmethod
-    def execute(cls, checkpoint: str = "miniature.safetensors") -> io.NodeOutput:
+    def execute(cls, checkpoint: str = "miniature.safetensors", scale: int = 0) -> io.NodeOutput:
         loader = importlib.import_module(f"{world().__name__}.load")
-        return io.NodeOutput(*loader.load(WORLD / checkpoint))
+        return io.NodeOutput(*loader.load(WORLD / checkpoint, scale or None))
 
 
 class EmptyMiniatureLatent(io.ComfyNode):
