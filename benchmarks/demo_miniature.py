@@ -141,7 +141,7 @@ def textual_inversion(world: World, subject: Subject, steps: int) -> Path:
     """Returns the embedding of a Textual Inversion as long as ours; trains it if it is new."""
     method = METHODS["inversion"]
     method = replace(method, config=replace(method.config, steps=steps))
-    shaped_by = json.dumps([subject.traits, method.settings(), SCALE]).encode()
+    shaped_by = json.dumps([subject.traits, method.recipe(), SCALE]).encode()
     key = hashlib.sha256(CHECKPOINT.read_bytes() + shaped_by).hexdigest()[:12]
     path = BASE / f"models/embeddings/inversion-{key}.safetensors"
     if not path.is_file():

@@ -48,9 +48,9 @@ class TrainSeFiID(io.ComfyNode):
                     min=1,
                     max=100000,
                     tooltip="Training steps. The preset default is made for 1000, as the paper's: "
-                    "in the first 480 five candidates learn and the best is chosen, then every "
-                    "stage goes on from it. With fewer steps both parts are shorter and the "
-                    "likeness weaker.",
+                    "in the first 480 five candidates for a start learn, of which the weakest "
+                    "drop out, then every stage goes on from the best. With fewer steps both "
+                    "parts are shorter and the likeness weaker.",
                 ),
                 io.Float.Input(
                     "learning_rate",
@@ -190,7 +190,7 @@ class TrainSeFiID(io.ComfyNode):
                     "loss_map",
                     display_name="loss_map",
                     tooltip="The losses of every step, for Plot Loss Graph. With the preset "
-                    "default the denoising loss is higher once a start is chosen, from where on "
+                    "default the denoising loss is higher once a start is selected, from where on "
                     "less noisy pictures are learned from too.",
                 ),
                 io.Image.Output(

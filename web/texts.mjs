@@ -6,7 +6,7 @@ export const ENGLISH = {
   empty: 'The losses and the previews show here while it trains.',
   step: 'step {done} / {total}',
   left: '{clock} left',
-  choosing: 'choosing a start, {left} of {of}',
+  choosing: 'selecting a start, {left} of {of}',
   finished: 'finished, {total} steps',
   kept: 'stopped and kept at step {done} / {total}',
   stopped: 'stopped at step {done} / {total}',

@@ -108,7 +108,7 @@ test('a keepsake comes back, small, without words; a broken one does not', () =>
 test('the status tells the step, the candidates left and the time', () => {
   const running = { state: 'running', done: 130, total: 1000, left: 65, candidates: [4, 5] }
   assert.equal(
-    statusText(ENGLISH, running), 'step 130 / 1000 · choosing a start, 4 of 5 · 1:05 left'
+    statusText(ENGLISH, running), 'step 130 / 1000 · selecting a start, 4 of 5 · 1:05 left'
   )
   const decided = { ...running, left: null, candidates: [1, 5] }
   assert.equal(statusText(ENGLISH, decided), 'step 130 / 1000')
