@@ -12,7 +12,8 @@ from dataclasses import dataclass, field, replace
 from itertools import permutations
 
 from ..errors import MismatchError, PromptError
-from ..prompts import pattern_of
+from ..prompts import occurrences
+from ..words import cleaned, narrowed
 from .identity import Identity, family_name
 
 MOST = 4  # identities in one prompt; the paper's authors find that three already run together
@@ -45,13 +46,13 @@ class IdentityGroup:
                     "one family."
                 )
         for member in self.members:
-            if not re.fullmatch(r"[^\s(){}|\\]{1,40}", member.placeholder):
+            if not re.fullmatch(r"[^\s(){}|\\]{1,40}", narrowed(member.placeholder)):
                 raise PromptError(
                     f'name: "{" ".join(member.placeholder[:60].split())}" cannot stand in a '
                     "prompt; write 1 to 40 signs without spaces, brackets, | and \\, such as <a>."
                 )
         for one, other in permutations(self.members, 2):
-            if pattern_of([one.placeholder]).search(other.placeholder):
+            if any(occurrences(other.placeholder, [one.placeholder])):
                 raise PromptError(
                     f'name: "{one.placeholder}" would also be found in "{other.placeholder}"; '
                     "give every identity a name of its own, such as <a> and <b>."
@@ -76,7 +77,7 @@ class IdentityGroup:
 
     def named(self, placeholder: str) -> "IdentityGroup":
         """Returns itself; refuses another placeholder."""
-        if placeholder:
+        if cleaned(placeholder):
             raise PromptError(
                 f"placeholder: the identity holds {len(self.members)} with names of their own "
                 f"({self.placeholder}); leave it empty, and change names in Combine SeFi "
@@ -102,7 +103,7 @@ def combine(
     """
     return IdentityGroup(
         tuple(
-            replace(identity.single(f"identity_{i}"), placeholder=name.strip())
+            replace(identity.single(f"identity_{i}"), placeholder=cleaned(name))
             for i, (identity, name) in enumerate(zip(identities, names, strict=True), 1)
             if identity is not None
         )

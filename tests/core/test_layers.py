@@ -15,8 +15,8 @@ HOST_MODULES = {
 }  # fmt: skip
 CORE_ALLOWED = {"torch", "einops", "safetensors", "numpy"}
 CORE_SHARED = (
-    "errors", "devices", "stages", "prompts", "maps", "protocols", "contexts", "losses", "samples",
-    "predict",
+    "errors", "devices", "stages", "words", "prompts", "maps", "protocols", "contexts", "losses",
+    "samples", "predict",
 )  # fmt: skip
 """Files of the core that all its rooms share; each imports those before it alone."""
 HOST_ROOMS = {
