@@ -9,6 +9,7 @@ __all__ = [
     "face_model_path",
     "file_state",
     "finished_path",
+    "finished_paths",
     "identity_names",
     "identity_path",
     "new_embedding_path",
@@ -178,6 +179,11 @@ def partial_path(checkpoint: Path) -> Path:
 def finished_path(key: str) -> Path:
     """Returns the file of a finished training by the content hash of all that shaped it."""
     return output_folder() / "finished" / f"{key}.safetensors"
+
+
+def finished_paths() -> list[Path]:
+    """Returns the files of all finished trainings, newest first."""
+    return sorted((output_folder() / "finished").glob("*.safetensors"), key=age)
 
 
 def checkpoint_names() -> list[str]:

@@ -4,7 +4,7 @@ A group is read like a single identity, through `members`: whoever encodes or sa
 know no difference.
 """
 
-__all__ = ["IdentityGroup", "combine", "joined"]
+__all__ = ["IdentityGroup", "combine", "joined", "require_names"]
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -45,18 +45,7 @@ class IdentityGroup:
                     f'"{other.placeholder}" for {family_name(other.widths)}; combine identities of '
                     "one family."
                 )
-        for member in self.members:
-            if not re.fullmatch(r"[^\s(){}|\\]{1,40}", narrowed(member.placeholder)):
-                raise PromptError(
-                    f'name: "{" ".join(member.placeholder[:60].split())}" cannot stand in a '
-                    "prompt; write 1 to 40 signs without spaces, brackets, | and \\, such as <a>."
-                )
-        for one, other in permutations(self.members, 2):
-            if any(occurrences(other.placeholder, [one.placeholder])):
-                raise PromptError(
-                    f'name: "{one.placeholder}" would also be found in "{other.placeholder}"; '
-                    "give every identity a name of its own, such as <a> and <b>."
-                )
+        require_names(member.placeholder for member in self.members)
 
     @property
     def widths(self) -> dict[str, int]:
@@ -93,6 +82,23 @@ class IdentityGroup:
     def require_family(self, widths: Mapping[str, int]) -> None:
         """Raises MismatchError unless the text encoders' token widths are the identities'."""
         self.members[0].require_family(widths)
+
+
+def require_names(names: Iterable[str]) -> None:
+    """Raises PromptError unless each name can stand in a prompt and is in none of the others."""
+    names = [cleaned(name) for name in names]
+    for name in names:
+        if not re.fullmatch(r"[^\s(){}|\\]{1,40}", narrowed(name)):
+            raise PromptError(
+                f'name: "{" ".join(name[:60].split())}" cannot stand in a '
+                "prompt; write 1 to 40 signs without spaces, brackets, | and \\, such as <a>."
+            )
+    for one, other in permutations(names, 2):
+        if any(occurrences(other, [one])):
+            raise PromptError(
+                f'name: "{one}" would also be found in "{other}"; '
+                "give every identity a name of its own, such as <a> and <b>."
+            )
 
 
 def combine(

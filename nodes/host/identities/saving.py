@@ -2,7 +2,7 @@
 plain embedding in models/embeddings.
 """
 
-__all__ = ["save_new_embedding", "save_new_identity"]
+__all__ = ["require_export", "save_new_embedding", "save_new_identity"]
 
 import base64
 import json
@@ -104,10 +104,7 @@ def save_new_embedding(
     Arguments:
         tokens: Which of an identity's tokens serve both, one of AXES.
     """
-    if tokens not in AXES:
-        raise SettingsError(
-            f'tokens: "{one_line(str(tokens))}" is unknown; choose one of {", ".join(AXES)}.'
-        )
+    require_export(filename_prefix, tokens)
     identity = identity.single("identity")
     vectors = stage_mean(identity, AXES.index(tokens))
     if not vectors:
@@ -126,3 +123,13 @@ def save_new_embedding(
     line = f"Saved {path}; write {prompt} in a prompt"
     say(line, node_id)
     return prompt, line
+
+
+def require_export(filename_prefix: str | None, tokens: str | None) -> None:
+    """Raises SettingsError for inputs of an export that cannot be; None is one that comes later."""
+    if tokens is not None and tokens not in AXES:
+        raise SettingsError(
+            f'tokens: "{one_line(str(tokens))}" is unknown; choose one of {", ".join(AXES)}.'
+        )
+    if filename_prefix is not None:
+        folders.new_embedding_path(filename_prefix)

@@ -1,6 +1,6 @@
 """Evaluate SeFi ID: what can be measured with what is there, as numbers, a text and a picture."""
 
-__all__ = ["evaluate"]
+__all__ = ["evaluate", "require_recogniser"]
 
 import math
 
@@ -42,11 +42,7 @@ def evaluate(
 
     Arguments are the inputs of the node.
     """
-    if recogniser_choice not in ("auto", "none", *RECOGNISERS):
-        raise SettingsError(
-            f'recogniser: "{one_line(str(recogniser_choice))}" is unknown; choose auto, '
-            f"{', '.join(RECOGNISERS)} or none."
-        )
+    require_recogniser(recogniser_choice)
     images, reference = as_colour("images", images), as_colour("reference", reference)
     reader, lack = recogniser(recogniser_choice)
     notes = [lack or f"Faces: {reader.name}."]
@@ -142,3 +138,12 @@ def prompts_or_note(
             "together, or the CLIP has no text projection (checkpoints of SD 1.x have none)."
         )
     return prompts
+
+
+def require_recogniser(choice: str) -> None:
+    """Raises SettingsError for a recogniser that there is not."""
+    if choice not in ("auto", "none", *RECOGNISERS):
+        raise SettingsError(
+            f'recogniser: "{one_line(str(choice))}" is unknown; choose auto, '
+            f"{', '.join(RECOGNISERS)} or none."
+        )
