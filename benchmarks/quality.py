@@ -28,7 +28,8 @@ from torch.nn import functional as F
 from .methods import ABLATIONS, CLASS_WORD, MAIN, METHODS, QUICK, Method, Prompted, World, learn
 from .records import Record, append, found, read
 from .report import BASE, RESULTS, SHEET, STRIPS, save_strip, write_report, write_sheet
-from .world.files import SCALES, miniature, read
+from .world import files
+from .world.files import SCALES, miniature
 from .world.judge import JUDGE, Judge, identity, load_judge
 from .world.native import PROMPTS
 from .world.subjects import NAMES, Subject, code, split
@@ -39,7 +40,7 @@ SEEDS, STEPS, GUIDANCE = 2, 12, 5.0
 SAMPLER, SCHEDULER = "dpmpp_2m", "karras"
 TOLERANCE = 0.1  # of ID(P) between machines, whose sums differ in their last digits
 KIND = "person"
-WORLD = {"scale": 1, "latent": 16}  # sigmas are SD's, divided by it; the latents' side
+LATENT = 16  # the latents' side
 QUICK_PROMPTS = (0, 1, 4, 6, 9)
 
 
@@ -106,7 +107,7 @@ class Bench:
         self, miniature: Path, scale: int, folder: Path, seeds: int, prompts: tuple[int, ...]
     ) -> None:
         self.world, self.judge, self.folder = World(miniature, scale), load_judge(), folder
-        self.seeds, self.prompts = seeds, prompts
+        self.scale, self.seeds, self.prompts = scale, seeds, prompts
         word = self.world.plain(CLASS_WORD)
         self.plain = [sampled(self.world, word, PROMPTS[i][0], seeds) for i in prompts]
         self.fixed = {
@@ -115,7 +116,7 @@ class Bench:
             "prompts": [PROMPTS[i] for i in prompts],
             "sampling": [seeds, STEPS, GUIDANCE, SAMPLER, SCHEDULER],
         }
-        if scale != read(miniature).scale:  # the file says its own
+        if scale != files.read(miniature).scale:  # the file says its own
             self.fixed["scale"] = scale
 
     def path(self, subject: Subject) -> Path:
@@ -129,7 +130,7 @@ class Bench:
             "row": method.name,
             "subject": subject.name,
             "seed": method.config.seed,
-            "world": WORLD,
+            "world": {"scale": self.scale, "latent": LATENT},
             "recipe": method.recipe(),
             "conditions": digest_of({**self.fixed, "traits": subject.traits}),
         }

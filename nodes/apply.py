@@ -3,6 +3,7 @@
 from comfy_api.v0_0_2 import io
 
 from .host.apply.sampling import apply_identity
+from .host.queued import refusal, require_placeholder
 from .sockets import CATEGORY, IdentitySocket
 
 
@@ -102,6 +103,10 @@ class ApplySeFiConditioning(io.ComfyNode):
                 ),
             ],
         )
+
+    @classmethod
+    def validate_inputs(cls, text: str | None = None, placeholder: str | None = "") -> bool | str:
+        return refusal(lambda: require_placeholder(text, placeholder))
 
     @classmethod
     def execute(cls, **inputs) -> io.NodeOutput:

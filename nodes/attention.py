@@ -4,6 +4,8 @@ from comfy_api.v0_0_2 import io, ui
 
 from .host.maps.attention import watch_attention
 from .host.maps.view import draw_attention
+from .host.maps.words import split_words
+from .host.queued import refusal
 from .sockets import CATEGORY, AttentionSocket, IdentitySocket
 
 
@@ -149,6 +151,10 @@ class DrawSeFiAttentionMap(io.ComfyNode):
             ],
             is_output_node=True,
         )
+
+    @classmethod
+    def validate_inputs(cls, words: str | None = None) -> bool | str:
+        return refusal(lambda: words is None or split_words(words))
 
     @classmethod
     def execute(cls, **inputs) -> io.NodeOutput:

@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from comfy_api.v0_0_2 import io
 
 from ..sefi_core.identity.edit import blend
-from ..sefi_core.identity.group import combine
+from ..sefi_core.identity.group import combine, require_names
+from .host.queued import connected_names, refusal
 from .sockets import CATEGORY, IdentitySocket
 
 NAMES = ("<a>", "<b>", "<c>", "<d>")
@@ -58,6 +59,17 @@ class CombineSeFiIdentities(io.ComfyNode):
                 )
             ],
         )
+
+    @classmethod
+    def validate_inputs(
+        cls,
+        name_1: str | None = NAMES[0],
+        name_2: str | None = NAMES[1],
+        name_3: str | None = NAMES[2],
+        name_4: str | None = NAMES[3],
+    ) -> bool | str:
+        names = {"name_1": name_1, "name_2": name_2, "name_3": name_3, "name_4": name_4}
+        return refusal(lambda: require_names(connected_names(names).values()))
 
     @classmethod
     def execute(cls, **inputs) -> io.NodeOutput:

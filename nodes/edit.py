@@ -2,7 +2,8 @@
 
 from comfy_api.v0_0_2 import io
 
-from ..sefi_core.identity.edit import SOURCES, edit
+from ..sefi_core.identity.edit import SOURCES, edit, require_edit
+from .host.queued import refusal
 from .sockets import CATEGORY, IdentitySocket
 
 
@@ -57,6 +58,12 @@ class EditSeFiIdentity(io.ComfyNode):
                 )
             ],
         )
+
+    @classmethod
+    def validate_inputs(
+        cls, keys: str | None = None, values: str | None = None, stages: str | None = None
+    ) -> bool | str:
+        return refusal(lambda: require_edit(keys, values, stages))
 
     @classmethod
     def execute(cls, **inputs) -> io.NodeOutput:

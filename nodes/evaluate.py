@@ -2,7 +2,8 @@
 
 from comfy_api.v0_0_2 import io, ui
 
-from .host.scores.evaluate import evaluate
+from .host.queued import refusal
+from .host.scores.evaluate import evaluate, require_recogniser
 from .host.scores.faces import RECOGNISERS, recognisers_state
 from .sockets import CATEGORY, IdentitySocket
 
@@ -108,6 +109,10 @@ class EvaluateSeFiID(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, **_) -> tuple[str, ...]:
         return recognisers_state()
+
+    @classmethod
+    def validate_inputs(cls, recogniser: str | None = None) -> bool | str:
+        return refusal(lambda: recogniser is None or require_recogniser(recogniser))
 
     @classmethod
     def execute(cls, recogniser: str = "auto", **inputs) -> io.NodeOutput:

@@ -4,7 +4,8 @@ from comfy_api.v0_0_2 import io, ui
 
 from ..sefi_core.identity.edit import AXES
 from ..sefi_core.identity.identity import Identity
-from .host.identities.saving import save_new_embedding
+from .host.identities.saving import require_export, save_new_embedding
+from .host.queued import refusal
 from .sockets import CATEGORY, IdentitySocket
 
 
@@ -47,6 +48,12 @@ class ExportSeFiAsTextualInversion(io.ComfyNode):
             hidden=[io.Hidden.unique_id],
             is_output_node=True,
         )
+
+    @classmethod
+    def validate_inputs(
+        cls, filename_prefix: str | None = None, tokens: str | None = None
+    ) -> bool | str:
+        return refusal(lambda: require_export(filename_prefix, tokens))
 
     @classmethod
     def execute(

@@ -4,6 +4,7 @@ from comfy_api.v0_0_2 import io
 
 from ..sefi_core.identity.file_format import load_identity
 from .host import folders
+from .host.queued import refusal
 from .sockets import CATEGORY, IdentitySocket
 
 
@@ -34,6 +35,10 @@ class LoadSeFiEmbedding(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, embedding: str | None = None, **_) -> tuple:
         return folders.file_state(embedding)
+
+    @classmethod
+    def validate_inputs(cls, embedding: str | None = None) -> bool | str:
+        return refusal(lambda: embedding is None or folders.identity_path(embedding))
 
     @classmethod
     def execute(cls, embedding: str) -> io.NodeOutput:

@@ -3,7 +3,9 @@
 from comfy_api.v0_0_2 import io, ui
 
 from ..sefi_core.identity.identity import Identity
+from .host.folders import new_identity_path
 from .host.identities.saving import save_new_identity
+from .host.queued import refusal
 from .sockets import CATEGORY, IdentitySocket
 
 
@@ -57,6 +59,10 @@ class SaveSeFiEmbedding(io.ComfyNode):
             hidden=[io.Hidden.unique_id],
             is_output_node=True,
         )
+
+    @classmethod
+    def validate_inputs(cls, filename_prefix: str | None = None) -> bool | str:
+        return refusal(lambda: filename_prefix is None or new_identity_path(filename_prefix))
 
     @classmethod
     def execute(cls, identity: Identity, **inputs) -> io.NodeOutput:

@@ -4,9 +4,10 @@ from comfy_api.v0_0_2 import io
 
 from ..sefi_core.training.config import ATTENTION_SCOPES, PRESETS
 from .host import folders
+from .host.train.asked import asked_settings
 from .host.train.borrowing import DTYPES
 from .host.train.trainer import train_identity
-from .sockets import CATEGORY, IdentitySocket
+from .sockets import CATEGORY, IdentitySocket, Text
 
 DEFAULT = PRESETS["default"]
 
@@ -202,6 +203,12 @@ class TrainSeFiID(io.ComfyNode):
             hidden=[io.Hidden.unique_id, io.Hidden.extra_pnginfo],
             is_output_node=True,  # its panel is worth running it for, whatever is connected
         )
+
+    @classmethod
+    def validate_inputs(
+        cls, class_word: Text = None, name: Text = None, resume: Text = None, resolution: int = 0
+    ) -> bool | str:
+        return asked_settings(class_word, name, resume, resolution)
 
     @classmethod
     def execute(cls, **inputs) -> io.NodeOutput:

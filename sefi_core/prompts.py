@@ -3,18 +3,22 @@
 __all__ = [
     "DEFAULT_PLACEHOLDER",
     "TRAINING_TEMPLATE",
+    "occurrences",
     "placeholders_in",
+    "plain_noun",
     "replace_placeholders",
-    "require_noun",
     "training_prompt",
 ]
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from unicodedata import normalize
 
 from .errors import PromptError, one_line
+from .words import cleaned, is_noun, is_word_sign, may_touch, narrowed
 
 DEFAULT_PLACEHOLDER = "V*"
+FAR = 32  # signs to look at beside a placeholder; no letter has as many marks
 TRAINING_TEMPLATE = "a photo of the face of {}"  # Sec. III-B
 
 
@@ -23,27 +27,30 @@ def training_prompt(word: str) -> str:
     return TRAINING_TEMPLATE.format(word)
 
 
-def require_noun(class_word: str) -> None:
-    """Raises PromptError unless the class word is plain words: it stands in prompts, where syntax
-    has meaning.
+def plain_noun(class_word: str) -> str:
+    """Returns the class word cleaned; raises PromptError unless it is plain words: it stands in
+    prompts, where syntax has meaning.
     """
-    if not re.fullmatch(r"\w[\w '-]{0,60}", class_word):
+    noun = cleaned(class_word)
+    if not is_noun(noun):
         raise PromptError(
             f'class_word: "{one_line(class_word, 60)}" is not a plain noun; '
             "write a word such as person, dog or car."
         )
+    return noun
 
 
 def placeholders_in(text: str, placeholders: Iterable[str]) -> list[str]:
     """Returns those of the placeholders that stand in `text` as words of their own.
 
-    Punctuation may touch one (`V*,` `(V*:1.2)` `V*'s`); letters, digits and underscores may not.
+    Punctuation may touch one (`V*,` `(V*:1.2)` `V*'s`), and so may letters of scripts without
+    spaces, as `may_touch` has it. Full-width signs count as the plain ones.
 
     Raises:
         PromptError: None of them stands in the text.
     """
     placeholders = list(placeholders)
-    found = set(pattern_of(placeholders).findall(text))
+    found = {placeholder for _, _, placeholder in occurrences(text, placeholders)}
     if not found:
         listed = ", ".join(f'"{one_line(placeholder)}"' for placeholder in placeholders)
         absent, one = (
@@ -59,11 +66,38 @@ def placeholders_in(text: str, placeholders: Iterable[str]) -> list[str]:
 
 
 def replace_placeholders(text: str, words: Mapping[str, str]) -> str:
-    """Returns `text` with its word wherever a placeholder of `words` stands, all at once."""
-    return pattern_of(words).sub(lambda match: words[match[0]], text)
+    """Returns `text` with its word wherever a placeholder of `words` stands, all at once; spaces
+    part it from letters, which would make another word of it.
+    """
+    text, parts, at = normalize("NFC", text), [], 0
+    for start, end, placeholder in occurrences(text, words):
+        left, right = text[start - 1 : start], text[end : end + 1]
+        parts += [text[at:start], gap(left), words[placeholder], gap(right)]
+        at = end
+    return "".join([*parts, text[at:]])
 
 
-def pattern_of(placeholders: Iterable[str]) -> re.Pattern[str]:
-    """Returns what finds every placeholder; of two that begin alike, the longer one."""
-    either = "|".join(map(re.escape, sorted(placeholders, key=len, reverse=True)))
-    return re.compile(rf"(?<!\w)(?:{either})(?!\w)")
+def gap(sign: str) -> str:
+    return " " if sign and is_word_sign(sign) else ""
+
+
+def occurrences(text: str, placeholders: Iterable[str]) -> Iterator[tuple[int, int, str]]:
+    """Yields (start, end, placeholder) of every one in the text's NFC; of two that begin alike, the
+    longer one.
+    """
+    text = narrowed(normalize("NFC", text))
+    forms = {placeholder: narrowed(cleaned(placeholder)) for placeholder in placeholders}
+    longest_first = sorted(filter(forms.get, forms), key=lambda n: len(forms[n]), reverse=True)
+    either = re.compile("|".join(re.escape(forms[name]) for name in longest_first) or r"(?!)")
+    at = 0
+    while found := either.search(text, at):
+        start = found.start()
+        fitting = (name for name in longest_first if text.startswith(forms[name], start))
+        for name in fitting:
+            end = start + len(forms[name])
+            if may_touch(forms[name], text[max(0, start - FAR) : start], text[end : end + FAR]):
+                yield start, end, name
+                at = end
+                break
+        else:
+            at = start + 1

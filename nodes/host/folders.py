@@ -9,6 +9,7 @@ __all__ = [
     "face_model_path",
     "file_state",
     "finished_path",
+    "finished_paths",
     "identity_names",
     "identity_path",
     "new_embedding_path",
@@ -19,12 +20,15 @@ __all__ = [
 ]
 
 import re
-from itertools import count
+from collections.abc import Callable
+from itertools import count, islice
 from pathlib import Path
+from unicodedata import normalize
 
 import folder_paths
 
 from ...sefi_core.errors import IdentityFileError, SettingsError, one_line
+from .prefixes import of_fitting_length, parts_of, require_plain, same_name
 
 IDENTITIES = "sefi"
 FACE_MODELS = "sefi_face"
@@ -32,9 +36,6 @@ EXTENSIONS = {".safetensors", ".sft"}
 EMBEDDINGS_PREFIX = "textual inversion/"
 NO_CHECKPOINT = "[none]"
 CHECKPOINT_SUFFIX = ".checkpoint.safetensors"
-LONGEST_NAME = 180  # bytes; with what is added, a name of any file system
-MOST_FOLDERS = 8
-PLAIN_NAME = re.compile(r"(?![ .])[\w .\-]{1,80}(?<![ .])")
 
 
 def register() -> None:
@@ -66,19 +67,40 @@ def identity_path(name: str) -> Path:
         IdentityFileError: There is none inside the folders.
     """
     name = str(name)
-    folder = "embeddings" if name.startswith(EMBEDDINGS_PREFIX) else IDENTITIES
-    path = (
-        None
-        if "\0" in name
-        else folder_paths.get_full_path(folder, name.removeprefix(EMBEDDINGS_PREFIX))
-    )
+    path = found_path(name) or found_path(listed(name, identity_names()))
     if path is None:
         found = one_line(", ".join(identity_names()), 300) or "nothing"
         raise IdentityFileError(
-            f'embedding: "{one_line(name)}" is not in models/{folder} (to choose from: {found}); '
-            "put the file there and press R, or choose another."
+            f'embedding: "{one_line(name)}" is not in models/{folder_of(name)} (to choose from: '
+            f"{found}); put the file there and press R, or choose another."
         )
     return Path(path)
+
+
+def found_path(name: str) -> str | None:
+    if "\0" in name:
+        return None
+    try:
+        return folder_paths.get_full_path(folder_of(name), name.removeprefix(EMBEDDINGS_PREFIX))
+    except ValueError:  # on Windows, a name on another drive
+        return None
+
+
+def folder_of(name: str) -> str:
+    return "embeddings" if name.startswith(EMBEDDINGS_PREFIX) else IDENTITIES
+
+
+def listed(name: str, names: list[str]) -> str:
+    """Returns that of the names which a workflow of another system means: separators and the
+    composition of letters differ between them.
+    """
+    if name in names:
+        return name
+    return next((known for known in names if portable(known) == portable(name)), name)
+
+
+def portable(name: str) -> str:
+    return normalize("NFC", name).replace("\\", "/")
 
 
 def face_model_path(kind: str) -> Path | None:
@@ -99,52 +121,43 @@ def file_state(name: str | None) -> tuple:
     return state.st_mtime_ns, state.st_size
 
 
-def new_identity_path(prefix: str) -> Path:
-    """Returns models/sefi/<prefix>_00001_.safetensors with the first free number; `prefix` may name
-    sub-folders.
+def new_identity_path(prefix: str, tried: int = 0) -> Path:
+    """Returns models/sefi/<prefix>_00001_.safetensors with the first number that looks free, or one
+    `tried` later; `prefix` may name sub-folders. Only writing tells which names are one on a disk.
     """
-    parts = prefix.replace("\\", "/").split("/")
-    if len(parts) > MOST_FOLDERS:
-        raise SettingsError(
-            f"filename_prefix: it names {len(parts) - 1} sub-folders; use at most "
-            f"{MOST_FOLDERS - 1}."
-        )
-    for part in parts:
-        require_plain("filename_prefix", part)
-    folder = Path(folder_paths.get_folder_paths(IDENTITIES)[0]).joinpath(*parts[:-1])
+    *folders, name = parts_of(prefix)
+    folder = Path(folder_paths.get_folder_paths(IDENTITIES)[0]).joinpath(*folders)
     taken = [
-        re.match(rf"{re.escape(parts[-1])}_(\d+)_\.", path.name)
+        re.match(rf"{re.escape(same_name(name))}_(\d+)_\.", same_name(path.name))
         for path in folder.glob("*_.safetensors")
     ]
-    number = 1 + max((int(match[1]) for match in taken if match), default=0)
-    return folder / f"{parts[-1]}_{number:05}_.safetensors"
+    number = 1 + max((int(match[1]) for match in taken if match), default=0) + tried
+    return of_fitting_length(folder / f"{name}_{number:05}_.safetensors")
 
 
-def new_embedding_path(prefix: str) -> tuple[Path, str]:
-    """Returns a free file in models/embeddings and its name in prompts, which hold no spaces:
-    <prefix>, <prefix>_2, ...; `prefix` may name sub-folders.
+def new_embedding_path(prefix: str, tried: int = 0) -> tuple[Path, str]:
+    """Returns a file in models/embeddings that looks free, or the one `tried` later, and its name
+    in prompts, which hold no spaces: <prefix>, <prefix>_2, ...; `prefix` may name sub-folders.
     """
-    name = prefix.replace("\\", "/")
-    for part in name.split("/"):
-        require_plain("filename_prefix", part)
+    parts = parts_of(prefix)
+    for part in parts:
         if " " in part:
             raise SettingsError(
                 f'filename_prefix: "{part}" has a space, where a prompt would end the name; write '
                 f'"{part.replace(" ", "_")}".'
             )
+    name = "/".join(parts)
     folder = Path(folder_paths.get_folder_paths("embeddings")[0])
+    present = {same_name(path.name) for path in (folder / name).parent.glob("*.*")}
     names = (name if number == 1 else f"{name}_{number}" for number in count(1))
-    free = next(n for n in names if not any(folder.glob(f"{n}.*")))
-    return folder / f"{free}.safetensors", free
+    looks_free = (n for n in names if not any(map(starting(n), present)))
+    free = next(islice(looks_free, tried, None))
+    return of_fitting_length(folder / f"{free}.safetensors"), free
 
 
-def require_plain(field: str, name: str) -> None:
-    """Raises SettingsError unless `name` is one part of a path and nothing more."""
-    if not PLAIN_NAME.fullmatch(name) or len(name.encode()) > LONGEST_NAME:
-        raise SettingsError(
-            f'{field}: "{one_line(name)}" is no plain name; use 1 to 80 letters (fewer in some '
-            'scripts), digits, spaces, ".", "-" and "_", with no space or dot at either end.'
-        )
+def starting(name: str) -> Callable[[str], bool]:
+    """Returns whether a present file's name is this one with any ending."""
+    return lambda present: present.startswith(same_name(f"{name.rpartition('/')[2]}."))
 
 
 def output_folder() -> Path:
@@ -168,6 +181,11 @@ def finished_path(key: str) -> Path:
     return output_folder() / "finished" / f"{key}.safetensors"
 
 
+def finished_paths() -> list[Path]:
+    """Returns the files of all finished trainings, newest first."""
+    return sorted((output_folder() / "finished").glob("*.safetensors"), key=age)
+
+
 def checkpoint_names() -> list[str]:
     """Returns what `resume` offers: [none], then the checkpoints, newest first."""
     found = output_folder().glob(f"*{CHECKPOINT_SUFFIX}")
@@ -188,7 +206,7 @@ def checkpoint_path(name: str) -> Path:
     Raises:
         SettingsError: There is none in the folder.
     """
-    name = str(name)
+    name = listed(str(name), checkpoint_names())
     path = output_folder() / Path(name).name
     if path.name != name or not name.endswith(CHECKPOINT_SUFFIX) or not path.is_file():
         raise SettingsError(

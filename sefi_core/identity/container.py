@@ -3,7 +3,7 @@
 The only file of the core that touches the disk. Equal contents are equal bytes. Never unpickled.
 """
 
-__all__ = ["MAX_HEADER", "load_header", "load_tensors", "save_tensors"]
+__all__ = ["MAX_HEADER", "NameTakenError", "load_header", "load_tensors", "save_tensors"]
 
 import json
 import os
@@ -23,6 +23,11 @@ from ..errors import IdentityFileError, one_line
 SUFFIXES = (".safetensors", ".sft")
 STALE_SECONDS = 3600  # much longer than any file takes to be written
 MAX_HEADER = 1 << 20  # bytes; the host shows metadata only below it
+WAITS = (0.02, 0.1, 0.4)  # seconds; Windows renames over no file that somebody has open
+
+
+class NameTakenError(IdentityFileError):
+    """There is a file of that name, as the file system sees names: on many, `Anna` is `anna`."""
 
 
 def save_tensors(
@@ -32,6 +37,7 @@ def save_tensors(
     file, not even one that somebody else has written this moment.
 
     Raises:
+        NameTakenError: `anew`, and there is a file of that name.
         IdentityFileError: The metadata is larger than a reader takes, or the folder takes no file;
             what was there before is there still.
     """
@@ -59,13 +65,19 @@ def save_tensors(
     except BaseException as error:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
+        if isinstance(error, FileExistsError) and anew and path.parent.is_dir():
+            raise NameTakenError(str(not_written(path, error))) from error
         if isinstance(error, OSError):
-            raise refused(
-                path,
-                f"it cannot be written to {path.parent} ({error.strerror}); make room there, or "
-                "allow writing",
-            ) from error
+            raise not_written(path, error) from error
         raise
+
+
+def not_written(path: Path, error: OSError) -> IdentityFileError:
+    return refused(
+        path,
+        f"it cannot be written to {path.parent} ({error.strerror}); make room there, or allow "
+        "writing",
+    )
 
 
 def sweep(folder: Path) -> None:
@@ -90,6 +102,14 @@ def give_name(partial: Path, path: Path, anew: bool) -> None:
         else:
             partial.unlink()
             return
+        partial.rename(path)
+        return
+    for seconds in WAITS:
+        try:
+            partial.replace(path)
+            return
+        except PermissionError:
+            time.sleep(seconds)
     partial.replace(path)
 
 

@@ -4,7 +4,7 @@ Where the class word shall stand in, the strength is 0 and the pair, which then 
 zero: an identity keeps nothing that it does not use.
 """
 
-__all__ = ["AXES", "SOURCES", "blend", "edit", "stage_mean"]
+__all__ = ["AXES", "SOURCES", "blend", "edit", "require_edit", "stage_mean"]
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -18,6 +18,7 @@ from .group import IdentityGroup
 from .identity import Identity, aligned, family_name
 
 AXES = ("keys", "values")
+MOST_STAGES = 50
 CLASS_WORD, SECOND = "class word", "second identity"
 SOURCES = {
     "keys": ("keep", "values", CLASS_WORD, SECOND),
@@ -41,12 +42,7 @@ def edit(
     identity = identity.single("identity")
     chosen = torch.tensor(chosen_stages(stages, identity.stages))  # (S,)
     sources = {"keys": keys, "values": values}
-    for field, source in sources.items():
-        if source not in SOURCES[field]:
-            raise SettingsError(
-                f'{field}: "{one_line(str(source))}" is unknown; choose '
-                f"{', '.join(SOURCES[field])}."
-            )
+    require_edit(keys, values, None)
     second = identity
     if SECOND in (keys, values):
         edges = identity.edges
@@ -63,6 +59,20 @@ def edit(
         for name, tensor in pairs.items():
             tensor[chosen, axis] = origin.pairs[name][chosen, taken] * acts
     return derived(identity, pairs, strengths, [identity, second])
+
+
+def require_edit(keys: str | None, values: str | None, stages: str | None) -> None:
+    """Raises SettingsError for inputs of an edit that no identity can have; None is one that comes
+    later.
+    """
+    for field, source in (("keys", keys), ("values", values)):
+        if source is not None and source not in SOURCES[field]:
+            raise SettingsError(
+                f'{field}: "{one_line(str(source))}" is unknown; choose '
+                f"{', '.join(SOURCES[field])}."
+            )
+    if stages is not None:
+        chosen_stages(stages, MOST_STAGES)
 
 
 def required_second(first: Identity, second: Identity | IdentityGroup | None) -> Identity:

@@ -4,7 +4,7 @@ A group is read like a single identity, through `members`: whoever encodes or sa
 know no difference.
 """
 
-__all__ = ["IdentityGroup", "combine", "joined"]
+__all__ = ["IdentityGroup", "combine", "joined", "require_names"]
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,7 +12,8 @@ from dataclasses import dataclass, field, replace
 from itertools import permutations
 
 from ..errors import MismatchError, PromptError
-from ..prompts import pattern_of
+from ..prompts import occurrences
+from ..words import cleaned, narrowed
 from .identity import Identity, family_name
 
 MOST = 4  # identities in one prompt; the paper's authors find that three already run together
@@ -44,18 +45,7 @@ class IdentityGroup:
                     f'"{other.placeholder}" for {family_name(other.widths)}; combine identities of '
                     "one family."
                 )
-        for member in self.members:
-            if not re.fullmatch(r"[^\s(){}|\\]{1,40}", member.placeholder):
-                raise PromptError(
-                    f'name: "{" ".join(member.placeholder[:60].split())}" cannot stand in a '
-                    "prompt; write 1 to 40 signs without spaces, brackets, | and \\, such as <a>."
-                )
-        for one, other in permutations(self.members, 2):
-            if pattern_of([one.placeholder]).search(other.placeholder):
-                raise PromptError(
-                    f'name: "{one.placeholder}" would also be found in "{other.placeholder}"; '
-                    "give every identity a name of its own, such as <a> and <b>."
-                )
+        require_names(member.placeholder for member in self.members)
 
     @property
     def widths(self) -> dict[str, int]:
@@ -76,7 +66,7 @@ class IdentityGroup:
 
     def named(self, placeholder: str) -> "IdentityGroup":
         """Returns itself; refuses another placeholder."""
-        if placeholder:
+        if cleaned(placeholder):
             raise PromptError(
                 f"placeholder: the identity holds {len(self.members)} with names of their own "
                 f"({self.placeholder}); leave it empty, and change names in Combine SeFi "
@@ -94,6 +84,23 @@ class IdentityGroup:
         self.members[0].require_family(widths)
 
 
+def require_names(names: Iterable[str]) -> None:
+    """Raises PromptError unless each name can stand in a prompt and is in none of the others."""
+    names = [cleaned(name) for name in names]
+    for name in names:
+        if not re.fullmatch(r"[^\s(){}|\\]{1,40}", narrowed(name)):
+            raise PromptError(
+                f'name: "{" ".join(name[:60].split())}" cannot stand in a '
+                "prompt; write 1 to 40 signs without spaces, brackets, | and \\, such as <a>."
+            )
+    for one, other in permutations(names, 2):
+        if any(occurrences(other, [one])):
+            raise PromptError(
+                f'name: "{one}" would also be found in "{other}"; '
+                "give every identity a name of its own, such as <a> and <b>."
+            )
+
+
 def combine(
     identities: Iterable[Identity | IdentityGroup | None], names: Sequence[str]
 ) -> IdentityGroup:
@@ -102,7 +109,7 @@ def combine(
     """
     return IdentityGroup(
         tuple(
-            replace(identity.single(f"identity_{i}"), placeholder=name.strip())
+            replace(identity.single(f"identity_{i}"), placeholder=cleaned(name))
             for i, (identity, name) in enumerate(zip(identities, names, strict=True), 1)
             if identity is not None
         )

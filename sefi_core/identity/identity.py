@@ -11,6 +11,7 @@ from torch import Tensor
 from ..errors import MismatchError
 from ..prompts import DEFAULT_PLACEHOLDER
 from ..stages import TIMESTEPS, even_edges, stage_of, union_edges
+from ..words import cleaned
 
 FAMILIES = {
     (("clip_l", 768),): "SD 1.x",
@@ -141,7 +142,8 @@ class Identity:
 
     def named(self, placeholder: str) -> "Identity":
         """Returns it with another placeholder, or with its own if that is empty."""
-        return replace(self, placeholder=placeholder) if placeholder else self
+        name = cleaned(placeholder)
+        return replace(self, placeholder=name) if name else self
 
     def without(self, key: str) -> "Identity":
         """Returns it without one entry of its metadata."""

@@ -2,17 +2,21 @@
 plain embedding in models/embeddings.
 """
 
-__all__ = ["save_new_embedding", "save_new_identity"]
+__all__ = ["require_export", "save_new_embedding", "save_new_identity"]
 
 import base64
 import json
+from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime, timezone
+from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from ....sefi_core.errors import IdentityFileError, MismatchError, SettingsError, one_line
-from ....sefi_core.identity.container import save_tensors
+from ....sefi_core.identity.container import NameTakenError, save_tensors
 from ....sefi_core.identity.edit import AXES, stage_mean
 from ....sefi_core.identity.file_format import load_identity, save_identity
 from ....sefi_core.identity.group import IdentityGroup
@@ -20,6 +24,9 @@ from ....sefi_core.identity.identity import Identity
 from .. import folders
 from ..images import as_jpeg, stored_samples
 from ..page.progress import say
+
+MOST_TRIES = 1000  # names
+Saved = TypeVar("Saved")
 
 
 def save_new_identity(
@@ -33,9 +40,8 @@ def save_new_identity(
     node_id: str | None = None,
 ) -> str:
     """Writes the identity under a free name; returns a line with its path and size."""
-    path = folders.new_identity_path(filename_prefix)
     texts = {
-        "title": title or path.stem,
+        "title": title,
         "author": author,
         "description": notes,
         "date": datetime.now(timezone.utc).isoformat(),
@@ -48,7 +54,13 @@ def save_new_identity(
         metadata["ssmd_cover_images"] = json.dumps([cover])  # the host's own browser shows it
     if not include_source_hash:
         identity = identity.without("sefi.source_hash")
-    save_identity(identity, path, metadata, anew=True)
+
+    def save(tried: int) -> Path:
+        path = folders.new_identity_path(filename_prefix, tried)
+        save_identity(identity, path, {"modelspec.title": path.stem, **metadata}, anew=True)
+        return path
+
+    path = under_free_name(save)
     read_back = load_identity(path)
     if not all(map(alike, identity.members, read_back.members)):
         raise IdentityFileError(
@@ -58,6 +70,19 @@ def save_new_identity(
     line = f"Saved {path} ({path.stat().st_size / 1000:.0f} KB)"
     say(line, node_id)
     return line
+
+
+def under_free_name(save: Callable[[int], Saved]) -> Saved:
+    """Returns what `save` does with the first name that is free where files lie: which names are
+    one there, only the disk knows.
+
+    Arguments:
+        save: Is given how many names have been tried before.
+    """
+    for tried in range(MOST_TRIES):
+        with suppress(NameTakenError):
+            return save(tried)
+    return save(MOST_TRIES)
 
 
 def alike(one: Identity, other: Identity) -> bool:
@@ -79,10 +104,7 @@ def save_new_embedding(
     Arguments:
         tokens: Which of an identity's tokens serve both, one of AXES.
     """
-    if tokens not in AXES:
-        raise SettingsError(
-            f'tokens: "{one_line(str(tokens))}" is unknown; choose one of {", ".join(AXES)}.'
-        )
+    require_export(filename_prefix, tokens)
     identity = identity.single("identity")
     vectors = stage_mean(identity, AXES.index(tokens))
     if not vectors:
@@ -90,9 +112,24 @@ def save_new_embedding(
             f"identity: its {tokens} are the class word in every stage, so there is nothing to "
             "export; connect it before the edit, or choose the other tokens."
         )
-    path, name = folders.new_embedding_path(filename_prefix)
-    save_tensors(vectors, path, {}, anew=True)
+
+    def save(tried: int) -> tuple[Path, str]:
+        path, name = folders.new_embedding_path(filename_prefix, tried)
+        save_tensors(vectors, path, {}, anew=True)
+        return path, name
+
+    path, name = under_free_name(save)
     prompt = f"embedding:{name}"
     line = f"Saved {path}; write {prompt} in a prompt"
     say(line, node_id)
     return prompt, line
+
+
+def require_export(filename_prefix: str | None, tokens: str | None) -> None:
+    """Raises SettingsError for inputs of an export that cannot be; None is one that comes later."""
+    if tokens is not None and tokens not in AXES:
+        raise SettingsError(
+            f'tokens: "{one_line(str(tokens))}" is unknown; choose one of {", ".join(AXES)}.'
+        )
+    if filename_prefix is not None:
+        folders.new_embedding_path(filename_prefix)

@@ -10,7 +10,8 @@ from comfy.sd import CLIP
 
 from ....sefi_core.errors import PromptError, SettingsError
 from ....sefi_core.identity.identity import Identity
-from ....sefi_core.prompts import DEFAULT_PLACEHOLDER
+from ....sefi_core.prompts import DEFAULT_PLACEHOLDER, replace_placeholders
+from ....sefi_core.words import cleaned
 from ..text.encoder import text_encoders
 from ..text.slots import SLOT_WORDS, positions, word_ids
 
@@ -18,8 +19,10 @@ MAX_WORDS = 16
 
 
 def split_words(words: str) -> list[str]:
-    """Returns the words of a field, which commas or line breaks part, each once."""
-    found = [word.strip() for word in re.split(r"[,\n]", words)]
+    """Returns the words of a field, which commas, those of East Asia too, or line breaks part, each
+    once.
+    """
+    found = [cleaned(word) for word in re.split(r"[,\n\uff0c\u3001]", words)]
     found = list(dict.fromkeys(word for word in found if word))
     if not 1 <= len(found) <= MAX_WORDS:
         raise SettingsError(
@@ -44,11 +47,12 @@ def named(identity: Identity | None, placeholder: str) -> dict[str, Named]:
         placeholder: The word that Apply SeFi Conditioning was told to use; empty: the identity's
             own.
     """
+    placeholder = cleaned(placeholder)
     if identity is None:
         return {placeholder or DEFAULT_PLACEHOLDER: Named()}
     return {
-        placeholder or member.placeholder: Named(member.tokens, member.class_word)
-        for member in identity.members
+        member.placeholder: Named(member.tokens, member.class_word)
+        for member in identity.named(placeholder).members
     }
 
 
@@ -65,11 +69,11 @@ def word_columns(
     """
     name = next(iter(text_encoders(clip))).removeprefix("clip_")
     marks = stand_ins(clip, name, text, named(identity, placeholder))
-    chunks = clip.tokenize(marked(text, marks))[name]
+    chunks = clip.tokenize(replace_placeholders(text, marks))[name]
     ids = [entry[0] if isinstance(entry[0], int) else -1 for chunk in chunks for entry in chunk]
     columns = {}
     for word in words:
-        target = word_ids(clip, name, marked(word, marks))
+        target = word_ids(clip, name, replace_placeholders(word, marks))
         starts = [i for i in range(len(ids)) if target and ids[i : i + len(target)] == target]
         if not starts:
             raise PromptError(
@@ -94,14 +98,7 @@ def stand_ins(clip: CLIP, name: str, text: str, meant: Mapping[str, Named]) -> d
     }
 
 
-def marked(text: str, marks: Mapping[str, str]) -> str:
-    """Returns a text with its placeholders, where they stand as words of their own, replaced."""
-    for placeholder, mark in marks.items():
-        text = re.sub(rf"(?<!\w){re.escape(placeholder)}(?!\w)", lambda _, mark=mark: mark, text)
-    return text
-
-
 def without_placeholders(text: str, identity: Identity | None, placeholder: str = "") -> str:
     """Returns a text with the class word for every placeholder."""
     meant = named(identity, placeholder)
-    return marked(text, {name: what.class_word for name, what in meant.items()})
+    return replace_placeholders(text, {name: what.class_word for name, what in meant.items()})

@@ -11,6 +11,7 @@ from json import JSONDecodeError
 from aiohttp import web
 from server import PromptServer
 
+from ..queued import note
 from . import board, gallery
 
 HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
@@ -76,6 +77,8 @@ def serve() -> None:
     server = getattr(PromptServer, "instance", None)
     if server is None:
         return
+    if note not in server.on_prompt_handlers:
+        server.add_on_prompt_handler(note)
     served = {getattr(route, "path", None) for route in server.routes}
     for route in ROUTES:
         if route.path not in served:

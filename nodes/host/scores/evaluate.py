@@ -1,6 +1,6 @@
 """Evaluate SeFi ID: what can be measured with what is there, as numbers, a text and a picture."""
 
-__all__ = ["evaluate"]
+__all__ = ["evaluate", "require_recogniser"]
 
 import math
 
@@ -42,7 +42,7 @@ def evaluate(
 
     Arguments are the inputs of the node.
     """
-    require_known(recogniser_choice)
+    require_recogniser(recogniser_choice)
     images, reference = as_colour("images", images), as_colour("reference", reference)
     reader, lack = recogniser(recogniser_choice)
     notes = [lack or f"Faces: {reader.name}."]
@@ -71,14 +71,6 @@ def evaluate(
         *(summary[name].value for name in ("ID", "ID(F)", "Detect", "Prompt", "ID(P)")),
         int(copies.sum()),
     )
-
-
-def require_known(choice: str) -> None:
-    if choice not in ("auto", "none", *RECOGNISERS):
-        raise SettingsError(
-            f'recogniser: "{one_line(str(choice))}" is unknown; choose auto, '
-            f"{', '.join(RECOGNISERS)} or none."
-        )
 
 
 def read_references(reader: Recogniser | None, reference: Tensor) -> list[Face]:
@@ -135,3 +127,12 @@ def prompts_or_note(
             "together, or the CLIP has no text projection (checkpoints of SD 1.x have none)."
         )
     return prompts
+
+
+def require_recogniser(choice: str) -> None:
+    """Raises SettingsError for a recogniser that there is not."""
+    if choice not in ("auto", "none", *RECOGNISERS):
+        raise SettingsError(
+            f'recogniser: "{one_line(str(choice))}" is unknown; choose auto, '
+            f"{', '.join(RECOGNISERS)} or none."
+        )

@@ -11,7 +11,7 @@ from torch import Tensor
 from ....sefi_core.contexts import put_tokens
 from ....sefi_core.errors import MismatchError
 from ....sefi_core.identity.file_format import ENCODERS
-from ....sefi_core.prompts import DEFAULT_PLACEHOLDER, training_prompt
+from ....sefi_core.prompts import DEFAULT_PLACEHOLDER, plain_noun, training_prompt
 from .layers import causal_mask, encode_embeds
 from .slots import END_TOKEN, SlottedPrompt, word_ids
 
@@ -74,7 +74,7 @@ class HostTextEncoder:
 
     @torch.no_grad()
     def __init__(self, clip: CLIP, class_word: str, again: bool = False) -> None:
-        self.again = again
+        self.again, class_word = again, plain_noun(class_word)
         self.prompt = SlottedPrompt.read(
             clip, training_prompt(DEFAULT_PLACEHOLDER), {DEFAULT_PLACEHOLDER: class_word}
         )

@@ -14,7 +14,7 @@ from comfy.sd import CLIP
 from torch import Tensor
 
 from ....sefi_core.errors import PromptError, one_line
-from ....sefi_core.prompts import placeholders_in, replace_placeholders, require_noun
+from ....sefi_core.prompts import placeholders_in, plain_noun, replace_placeholders
 
 END_TOKEN = 49407  # of every CLIP vocabulary
 
@@ -48,8 +48,7 @@ class SlottedPrompt:
         Raises:
             PromptError: None of them does, or a class word is no noun.
         """
-        for class_word in words.values():
-            require_noun(class_word)
+        words = {placeholder: plain_noun(word) for placeholder, word in words.items()}
         placed = placeholders_in(text, words)
         reference = clip.tokenize(replace_placeholders(text, words))
         for marks in marks_beside(clip, reference, len(placed)):

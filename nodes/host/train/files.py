@@ -2,30 +2,43 @@
 for ever.
 """
 
-__all__ = ["NOTHING_SHOWN", "Outcome", "RunFiles", "Shown", "begun_with", "identity_of"]
+__all__ = [
+    "NOTHING_SHOWN",
+    "Outcome",
+    "RunFiles",
+    "Shown",
+    "begun_with",
+    "identity_of",
+]
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from ....sefi_core.errors import IdentityFileError, SettingsError, one_line
-from ....sefi_core.identity.container import load_header, load_tensors, save_tensors
+from ....sefi_core.identity.container import load_tensors, save_tensors
 from ....sefi_core.identity.file_format import save_identity
 from ....sefi_core.identity.identity import Identity
-from ....sefi_core.training.config import RECORDED_AS, TrainingConfig
 from ....sefi_core.training.learner import Learner
 from .. import folders
 from ..fingerprint import hash_of_settings
+from .resuming import (
+    ITS_CHECKPOINT,
+    SHAPED_BY,
+    begun_with,
+    in_words,
+    no_checkpoint,
+    read,
+    settings_in,
+    trained_to_its_end,
+)
 
 MAX_BYTES = 8 << 30
 CHECKPOINT, FINISHED = "sefi-checkpoint", "sefi-training"
 SAMPLES, STAGES = "samples", "stages"
-Read = TypeVar("Read")
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +101,7 @@ class RunFiles:
         latter's path.
         """
         identity = self.identity_so_far(learner)
-        metadata = {"format": CHECKPOINT, "sefi.shaped_by": json.dumps(self.shaped_by)}
+        metadata = {"format": CHECKPOINT, SHAPED_BY: json.dumps(self.shaped_by)}
         kept = {SAMPLES: shown.samples, STAGES: shown.stages}
         save_tensors(learner.state() | kept, self.checkpoint, metadata)
         so_far = folders.partial_path(self.checkpoint)
@@ -101,6 +114,11 @@ class RunFiles:
         Raises:
             SettingsError: More than its length tells the checkpoint apart from this run.
         """
+        if trained_to_its_end(name):
+            raise SettingsError(
+                f"resume: {one_line(name)} was trained to its end, but with other inputs than "
+                "these; choose [none] to start anew, or set them back."
+            )
         path = folders.checkpoint_path(name)
         state, metadata = read(load_tensors, path, MAX_BYTES)
         before, now = settings_in(path, metadata), self.shaped_by
@@ -127,7 +145,8 @@ class RunFiles:
         tensors = {f"pairs.{name}": value for name, value in outcome.pairs.items()}
         tensors["losses"] = outcome.losses
         tensors |= {SAMPLES: outcome.shown.samples, STAGES: outcome.shown.stages}
-        save_tensors(tensors, self.finished, {"format": FINISHED})
+        about = {SHAPED_BY: json.dumps(self.shaped_by), ITS_CHECKPOINT: self.checkpoint.name}
+        save_tensors(tensors, self.finished, {"format": FINISHED, **about})
         for leftover in (self.checkpoint, folders.partial_path(self.checkpoint)):
             leftover.unlink(missing_ok=True)
 
@@ -146,51 +165,6 @@ class RunFiles:
         return Outcome(
             {name.removeprefix("pairs."): pairs for name, pairs in tensors.items()}, losses, shown
         )
-
-
-def read(reader: Callable[..., Read], path: Path, *limits: int) -> Read:
-    """Returns what a reader of the container finds in a checkpoint."""
-    try:
-        return reader(path, *limits)
-    except IdentityFileError as error:
-        raise no_checkpoint(path) from error
-
-
-def settings_in(path: Path, metadata: dict[str, str]) -> dict:
-    """Returns what shaped the training of a checkpoint."""
-    try:
-        return dict(json.loads(metadata["sefi.shaped_by"]))
-    except (KeyError, ValueError, TypeError, RecursionError) as error:
-        raise no_checkpoint(path) from error
-
-
-def begun_with(config: TrainingConfig, name: str) -> TrainingConfig:
-    """Returns the settings with the selection that the training of a checkpoint was begun with:
-    asked for more steps, it goes on with the length it had.
-    """
-    path = folders.checkpoint_path(name)
-    before = settings_in(path, read(load_header, path)[1])
-    try:
-        every = before.get(RECORDED_AS["elimination_every"], config.elimination_every)
-        return replace(config, elimination_every=int(every))
-    except (SettingsError, TypeError, ValueError) as error:
-        raise no_checkpoint(path) from error
-
-
-def no_checkpoint(path: Path) -> IdentityFileError:
-    return IdentityFileError(
-        f"resume: {path.name} is no whole training checkpoint; choose [none] or another."
-    )
-
-
-def in_words(name: str) -> str:
-    """Returns what an artist calls a part of `shaped_by`."""
-    names = {"seed": "train_seed", "masked_loss": "mask", "find_subject": "mask"}
-    names |= dict.fromkeys(("generator", "framing", "starts", "race_from", "settle"), "preset")
-    names |= {"race_every": "steps"}  # a short training's selection is shorter
-    names |= {"min_scale": "preset", "arithmetic": "version of this pack"}
-    names |= {"prediction": "model", "noise_levels": "model"}
-    return names.get(name, name)
 
 
 def identity_of(shaped_by: dict, pairs: dict[str, Tensor], losses: Tensor) -> Identity:

@@ -8,6 +8,7 @@ __all__ = [
     "dimmed",
     "encode_pool",
     "encode_views",
+    "require_side",
     "square_pictures",
 ]
 
@@ -48,10 +49,7 @@ def square_pictures(image: Tensor, mask: Tensor | None, side: int) -> tuple[Tens
             f"image: it is {width} x {height} pixels; a face needs {MIN_SIDE} x {MIN_SIDE} or "
             "more, 512 x 512 is good."
         )
-    if side % 64 or not MIN_SIDE <= side <= 4096:
-        raise SettingsError(
-            f"resolution: it is {side}; set 0 or a multiple of 64 from {MIN_SIDE} to 4096."
-        )
+    require_side(side)
     pictures = image.clone().float().movedim(-1, 1)  # (B, 3 or 4, H, W)
     if mask is None:
         masks = pictures[:, 3:] if pictures.shape[1] == 4 else torch.ones_like(pictures[:, :1])
@@ -81,6 +79,14 @@ def square_pictures(image: Tensor, mask: Tensor | None, side: int) -> tuple[Tens
         [F.interpolate(c[None], size=(side, side), mode="bilinear", antialias=True) for c in crops]
     )
     return resized[:, :3].clamp(0.0, 1.0), resized[:, 3:].clamp(0.0, 1.0)
+
+
+def require_side(side: int) -> None:
+    """Raises SettingsError unless training pictures can be so large."""
+    if side % 64 or not MIN_SIDE <= side <= 4096:
+        raise SettingsError(
+            f"resolution: it is {side}; set 0 or a multiple of 64 from {MIN_SIDE} to 4096."
+        )
 
 
 def crop_square(planes: Tensor, mask: Tensor) -> Tensor:
