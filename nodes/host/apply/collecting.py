@@ -8,6 +8,7 @@ refused.
 __all__ = ["KEY", "collect_contexts"]
 
 import logging
+from dataclasses import replace
 from uuid import UUID, uuid4
 
 import torch
@@ -32,15 +33,16 @@ def collect_contexts(
     """SAMPLER_SAMPLE: conditionings are encoded and areas resolved; builds this run's uuid ->
     StagedContext.
     """
-    model = guider.inner_model
-    dtype = model.manual_cast_dtype or model.get_dtype()
     carrying = carrying_entries(guider)
     if not carrying:
         log.warning(UNREACHED)
     table: dict[UUID, StagedContext] = {}
     for name, uuid, entry in carrying:
         if (contexts := honoured(entry[KEY], entry["cross_attn"], name)) is not None:
-            table[uuid] = contexts.map(lambda x: x.to(device=sigmas.device, dtype=dtype))
+            # In the prompt's own dtype, so that what is done to its rows can be told bit by bit.
+            plain = entry["model_conds"]["c_crossattn"].cond
+            contexts = contexts.map(lambda x: x.to(sigmas.device))
+            table[uuid] = replace(contexts, reference=plain)
     # A tuple, because the host merges nested dicts of these options by copy.
     extra_args["model_options"]["transformer_options"][KEY] = (table,)
     return executor(guider, sigmas, extra_args, *args, **kwargs)
@@ -95,5 +97,10 @@ def honoured(contexts: StagedContext, plain: Tensor, name: str) -> StagedContext
     if not torch.equal(own, reference):
         own, reference = own.repeat(1, times, 1), reference.repeat(1, times, 1)
         contexts = contexts.map(lambda x: own + (x - reference))
-    appended = appended.repeat(1, times, 1)
-    return contexts.map(lambda x: torch.cat([x, appended.expand(len(x), -1, -1)], dim=1))
+    # After each repetition, so that the whole stays aligned with the repeated plain tensor.
+    appended = appended.expand(times, -1, -1)
+    return contexts.map(
+        lambda x: torch.cat(
+            [x.unflatten(1, (times, length)), appended.expand(len(x), -1, -1, -1)], dim=2
+        ).flatten(1, 2)
+    )

@@ -13,6 +13,7 @@ __all__ = ["apply_identity", "with_staged_attention"]
 
 import math
 
+import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrapperExecutor, WrappersMP
 from comfy.sd import CLIP
@@ -106,12 +107,29 @@ def stage_model_call(
         # A chunk has as many rows as there are latents; nodes that tile them repeat the whole.
         layout = (-1, len(uuids), len(options["sigmas"]))
         for i, contexts in chunks:
+            plain = contexts.reference
+            if lengths[0] % plain.shape[1]:
+                plain = None  # its tokens are no longer where they were
             for context, staged in zip((keys, values), contexts.at(timestep), strict=True):
-                staged = staged.repeat(1, length // staged.shape[1], 1)
-                context.unflatten(0, layout)[:, i] = staged
+                rows = context.unflatten(0, layout)[:, i]  # (tiles, B, L, C)
+                rows.copy_(changed_alike(staged, plain, rows))
         dtype = executor.class_obj.manual_cast_dtype or executor.class_obj.get_dtype()
         c_crossattn, options = keys, with_values(options, values.to(dtype))
     return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
+
+
+def changed_alike(staged: Tensor, plain: Tensor | None, rows: Tensor) -> Tensor:
+    """Returns a stage's context (1, L', C) with what other nodes did to `plain` (1, L'', C) on its
+    way to `rows` (..., L, C): noise of this step, a scale. L is a multiple of both lengths.
+
+    Exactly staged where nobody did anything, exactly rows where staged is plain.
+    """
+    length = rows.shape[-2]
+    staged = staged.repeat(1, length // staged.shape[1], 1)
+    if plain is None:
+        return staged
+    plain = plain.repeat(1, length // plain.shape[1], 1)
+    return torch.where(rows == plain, staged, rows + (staged - plain))
 
 
 def with_values(options: dict, values: Tensor) -> dict:
