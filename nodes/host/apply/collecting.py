@@ -17,6 +17,8 @@ from torch import Tensor
 
 from ....sefi_core.contexts import StagedContext
 from ....sefi_core.errors import MismatchError
+from ..noise_levels import timesteps_of
+from .account import account_here
 
 log = logging.getLogger("sefi")
 
@@ -25,6 +27,7 @@ UNREACHED = (
     "connect its conditioning as well; in Concat and Average as conditioning_to."
 )
 KEY = "sefi"  # our wrappers, our entry in a conditioning, our table in transformer_options
+APPLIED = "sefi_applied"  # whose conditioning it is; whose the model is
 
 
 def collect_contexts(
@@ -33,8 +36,8 @@ def collect_contexts(
     """SAMPLER_SAMPLE: conditionings are encoded and areas resolved; builds this run's uuid ->
     StagedContext.
     """
-    carrying = carrying_entries(guider)
-    if not carrying:
+    here, carrying = account_here(), carrying_entries(guider)
+    if not carrying and not here:
         log.warning(UNREACHED)
     table: dict[UUID, StagedContext] = {}
     for name, uuid, entry in carrying:
@@ -43,9 +46,34 @@ def collect_contexts(
             plain = entry["model_conds"]["c_crossattn"].cond
             contexts = contexts.map(lambda x: x.to(sigmas.device))
             table[uuid] = replace(contexts, reference=plain)
+    reached: set[UUID] = set()
     # A tuple, because the host merges nested dicts of these options by copy.
-    extra_args["model_options"]["transformer_options"][KEY] = (table,)
-    return executor(guider, sigmas, extra_args, *args, **kwargs)
+    extra_args["model_options"]["transformer_options"][KEY] = (table, reached)
+    if not here:
+        return executor(guider, sigmas, extra_args, *args, **kwargs)
+    account, sampler = here
+    with account.run(sampler, guider.model_patcher.get_attachment(APPLIED) or ()):
+        samples = executor(guider, sigmas, extra_args, *args, **kwargs)
+    first, last = span_of(guider.inner_model.model_sampling, sigmas)
+    for name, uuid, entry in carrying:
+        if APPLIED in entry:
+            arrival = account.at(sampler, entry[APPLIED])
+            arrival.carried = True
+            if uuid in table:
+                arrival.note(
+                    uuid in reached, (first, last), table[uuid].edges, entry[APPLIED].active
+                )
+            arrival.zeroed |= uuid not in table and name != "negative"
+    return samples
+
+
+def span_of(sampling: object, sigmas: Tensor) -> tuple[int, int]:
+    """Returns the timesteps at which a run's schedule of noise levels (steps + 1,) first and last
+    calls the model.
+    """
+    ends = sigmas[[0, max(0, len(sigmas) - 2)]]
+    first, last = timesteps_of(sampling, ends).tolist()
+    return first, last
 
 
 def carrying_entries(guider: object) -> list[tuple[str, UUID, dict]]:

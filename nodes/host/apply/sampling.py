@@ -17,6 +17,7 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrapperExecutor, WrappersMP
 from comfy.sd import CLIP
+from comfy_execution.utils import get_executing_context
 from torch import Tensor
 
 from ....sefi_core.errors import SettingsError
@@ -26,7 +27,9 @@ from ....sefi_core.stages import active_range
 from ..noise_levels import timesteps_of
 from ..text.encoding import encode_staged
 from ..text.families import require_match
-from .collecting import KEY, collect_contexts
+from .account import Given
+from .arrivals import Applied
+from .collecting import APPLIED, KEY, collect_contexts
 
 VALUES = "sefi_values"  # this model call's value context, in transformer_options
 
@@ -55,14 +58,18 @@ def apply_identity(
         start_percent=start_percent,
         end_percent=end_percent,
     )
-    conditioning = encode_staged(
-        clip,
-        identity.named(placeholder),
-        text,
-        (strength * key_strength, strength * value_strength),
-        active_range(start_percent, end_percent),
+    named = identity.named(placeholder)
+    strengths = (strength * key_strength, strength * value_strength)
+    active = active_range(start_percent, end_percent)
+    conditioning = encode_staged(clip, named, text, strengths, active)
+    applied = Applied(
+        node=context.node_id if (context := get_executing_context()) else None,
+        name=" and ".join(m.placeholder for m in named.members if m.placeholder in text),
+        active=active if any(strengths) else (0, 0),
     )
-    return with_staged_attention(model), conditioning
+    for _, entry in conditioning:
+        entry.update({APPLIED: applied, "model_conds": Given(applied)})
+    return with_staged_attention(model, applied), conditioning
 
 
 def require_numbers(**inputs: float) -> None:
@@ -72,11 +79,12 @@ def require_numbers(**inputs: float) -> None:
             raise SettingsError(f"{name}: it is {value}; set a number within its limits.")
 
 
-def with_staged_attention(model: ModelPatcher) -> ModelPatcher:
-    """Returns a clone whose prompts may carry a StagedContext; `model` is not changed. Twice is as
-    good as once.
+def with_staged_attention(model: ModelPatcher, *applied: Applied) -> ModelPatcher:
+    """Returns a clone whose prompts may carry a StagedContext, and which is known to be that of
+    `applied` and of all before; `model` is not changed. Twice is as good as once.
     """
     patched = model.clone()
+    patched.set_attachments(APPLIED, (*(model.get_attachment(APPLIED) or ()), *applied))
     if not patched.get_wrappers(WrappersMP.APPLY_MODEL, KEY):
         patched.add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, KEY, collect_contexts)
         patched.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, stage_model_call)
@@ -95,9 +103,10 @@ def stage_model_call(
 ) -> Tensor:
     """APPLY_MODEL: the stage's key context into our rows of (B, L, C), the value one beside."""
     options = transformer_options or {}
-    (table,) = options.get(KEY, ({},))
+    table, reached = options.get(KEY, ({}, set()))
     uuids = options.get("uuids", ())
     chunks = [(i, table[uuid]) for i, uuid in enumerate(uuids) if uuid in table]
+    reached.update(uuids)
     if chunks:
         timestep = timesteps_of(executor.class_obj.model_sampling, t[:1])
         # The host repeats contexts to a common length, which attention does not notice.
