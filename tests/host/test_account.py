@@ -371,3 +371,95 @@ def test_bits_and_calls_are_those_without_the_account(
         pictures.append(scene.ksample(applied, positive))
         calls.append([(c.sigma, c.batch) for c in scene.calls])
     assert torch.equal(*pictures) and calls[0] == calls[1]
+
+
+def two_people(joined, **others):
+    return graph(
+        apply=apply(),
+        other=apply("apply@0", "bert", "a photo of V* in a garden", **others),
+        both=joined,
+        picture=ksampler("other@0", "both@0"),
+    )
+
+
+CONCAT = "ConditioningConcat", {"conditioning_to": "apply@1", "conditioning_from": "other@1"}
+
+
+def test_concat_of_two_identities_acts_with_both(host):
+    """The second's contexts stand where its words do; each counts in the picture."""
+    (both,), told, _ = host.run(two_people(CONCAT))
+    assert told == []
+    (first,), told, _ = host.run(two_people(CONCAT, strength=0.0))
+    assert not torch.equal(both, first) and "strength is 0" in told[0][1]
+    arrivals = account._latest.arrivals["10"]
+    assert len(arrivals) == 2 and all(arrival.carried for arrival in arrivals.values())
+
+
+def test_concat_of_neutral_identities_is_the_plain_concat(host, neutral):
+    Parts.parts.update(anna=neutral, bert=neutral)
+    (both,), told, _ = host.run(two_people(CONCAT))
+    plain = graph(
+        first=text("a photo of person"),
+        second=text("a photo of person in a garden"),
+        both=(
+            "ConditioningConcat",
+            {"conditioning_to": "first@0", "conditioning_from": "second@0"},
+        ),
+        picture=ksampler("parts@0", "both@0"),
+    )
+    (person,), _, _ = host.run(plain)
+    assert told == [] and torch.equal(both, person)
+
+
+def test_a_plain_prompt_of_the_same_words_stays_plain(host):
+    """Bert's own conditioning is in another picture; his words here are only words."""
+
+    def pictures(second):
+        latents, _, _ = host.run(
+            graph(
+                apply=apply(),
+                other=apply("apply@0", "bert", "a photo of V* in a garden", strength=second),
+                words=text("a photo of person in a garden"),
+                both=(
+                    "ConditioningConcat",
+                    {"conditioning_to": "apply@1", "conditioning_from": "words@0"},
+                ),
+                picture=ksampler("other@0", "both@0"),
+                picture_other=ksampler("other@0", "other@1"),
+            )
+        )
+        return latents
+
+    (one, him), (same, person) = pictures(1.0), pictures(0.0)
+    assert torch.equal(one, same) and not torch.equal(him, person)
+
+
+def test_attention_couple_is_told_before_it_samples(host, monkeypatch):
+    prompt = graph(
+        apply=apply(),
+        couple=("Couples", {"model": "apply@0", "region": "apply@1"}),
+        picture=ksampler("couple@0", "plain@0"),
+    )
+    heard = []
+
+    def sample(*args, **kwargs):
+        heard.extend(host.page.said)
+        return real(*args, **kwargs)
+
+    real = comfy.samplers.KSAMPLER.sample
+    monkeypatch.setattr(comfy.samplers.KSAMPLER, "sample", sample)
+    assert said(host, prompt) == heard and len(heard) == 1
+
+
+def test_a_node_that_wants_k_and_v_alike_is_named_in_one_sentence(host):
+    prompt = graph(
+        apply=apply(),
+        patch=("AssertsKeysAreValues", {"model": "apply@0"}),
+        picture=ksampler("patch@0", "apply@1"),
+    )
+    _, told, messages = host.run(prompt)
+    event, error = messages[-1]
+    assert event == "execution_error" and told == []
+    assert error["exception_type"].endswith("MismatchError")
+    assert error["exception_message"].startswith("positive: a node on this model stops at an ident")
+    assert "node.py" not in "".join(error["traceback"]) and "require_equal" not in str(error)

@@ -14,8 +14,9 @@ from comfy_execution.progress import get_progress_state
 from comfy_execution.utils import get_executing_context
 from server import PromptServer
 
+from ....sefi_core.contexts import StagedContext
 from ..page.progress import say
-from .arrivals import Applied, Arrival
+from .arrivals import Applied, Arrival, contexts_of
 from .graph import PromptGraph
 from .losses import kept_from_prompt, losses
 
@@ -48,6 +49,17 @@ class Account:
     def at(self, sampler: str, applied: Applied) -> Arrival:
         """Returns the arrival of an Apply in a sampler, a new one at first."""
         return self.arrivals.setdefault(sampler, {}).setdefault(applied, Arrival())
+
+    def others(self, sampler: str, on_model: tuple[Applied, ...]) -> dict[Applied, StagedContext]:
+        """Returns the contexts of what the model carries and the sampler was not given as such,
+        though it is connected: another node may have appended the prompt to one that was.
+        """
+        return {
+            applied: contexts_of[applied.id]
+            for applied in on_model
+            if applied.node and applied.id in contexts_of and self.graph
+            if not self.at(sampler, applied).given and self.graph.ways(applied.node, sampler)
+        }
 
     @contextlib.contextmanager
     def run(self, sampler: str, on_model: tuple[Applied, ...]) -> Iterator[None]:

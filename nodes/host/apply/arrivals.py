@@ -1,10 +1,13 @@
 """What becomes of one Apply SeFi Conditioning in one sampler."""
 
-__all__ = ["Applied", "Arrival"]
+__all__ = ["Applied", "Arrival", "contexts_of"]
 
 from dataclasses import dataclass, field
 from itertools import pairwise
 from uuid import uuid4
+from weakref import WeakValueDictionary
+
+from ....sefi_core.contexts import StagedContext
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,10 @@ class Applied:
     name: str
     active: tuple[int, int]
     id: str = field(default_factory=lambda: uuid4().hex)
+
+
+contexts_of: WeakValueDictionary[str, StagedContext] = WeakValueDictionary()
+"""By an Apply's id, while its conditioning lives; some nodes keep the plain tensor alone."""
 
 
 @dataclass

@@ -20,7 +20,7 @@ from comfy.sd import CLIP
 from comfy_execution.utils import get_executing_context
 from torch import Tensor
 
-from ....sefi_core.errors import SettingsError
+from ....sefi_core.errors import MismatchError, SettingsError, one_line
 from ....sefi_core.identity.group import IdentityGroup
 from ....sefi_core.identity.identity import Identity
 from ....sefi_core.stages import active_range
@@ -28,9 +28,14 @@ from ..noise_levels import timesteps_of
 from ..text.encoding import encode_staged
 from ..text.families import require_match
 from .account import Given
-from .arrivals import Applied
+from .arrivals import Applied, contexts_of
 from .collecting import APPLIED, KEY, collect_contexts
 
+ONE_CONTEXT = (
+    'positive: a node on this model stops at an identity, whose K and V differ ("{}"); take that '
+    "node out (Attention Couple for one), and put each person into a mask with Conditioning (Set "
+    "Mask) and Conditioning (Combine)."
+)
 VALUES = "sefi_values"  # this model call's value context, in transformer_options
 
 
@@ -67,6 +72,7 @@ def apply_identity(
         name=" and ".join(m.placeholder for m in named.members if m.placeholder in text),
         active=active if any(strengths) else (0, 0),
     )
+    contexts_of[applied.id] = conditioning[0][1][KEY]
     for _, entry in conditioning:
         entry.update({APPLIED: applied, "model_conds": Given(applied)})
     return with_staged_attention(model, applied), conditioning
@@ -124,7 +130,12 @@ def stage_model_call(
                 rows.copy_(changed_alike(staged, plain, rows))
         dtype = executor.class_obj.manual_cast_dtype or executor.class_obj.get_dtype()
         c_crossattn, options = keys, with_values(options, values.to(dtype))
-    return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
+    try:
+        return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
+    except AssertionError as error:
+        if not chunks:
+            raise
+        raise MismatchError(ONE_CONTEXT.format(one_line(str(error)))) from None
 
 
 def changed_alike(staged: Tensor, plain: Tensor | None, rows: Tensor) -> Tensor:
