@@ -6,16 +6,16 @@ timesteps, at strength 0) the context of the reference prompt, with the class wo
 stands in.
 """
 
-__all__ = ["StagedContext", "put_tokens", "stage_contexts"]
+__all__ = ["StagedContext", "concatenated", "put_tokens", "stage_contexts"]
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from .stages import stage_of
+from .stages import stage_of, union_edges
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +43,30 @@ class StagedContext:
     def map(self, change: Callable[[Tensor], Tensor]) -> "StagedContext":
         """Returns it with `change` applied to keys and values."""
         return replace(self, keys=change(self.keys), values=change(self.values))
+
+    def refined(self, edges: tuple[int, ...]) -> "StagedContext":
+        """Returns it with the stages that `edges`, a superset of its own, bound."""
+        stage = stage_of(torch.tensor([edge - 1 for edge in edges[:-1]]), self.edges)
+        return replace(self.map(lambda x: x[stage.to(x.device)]), edges=edges)
+
+    def repetitions(self, times: int) -> tuple[Tensor, Tensor]:
+        """Returns keys and values as `times` repetitions, (S, times, L', C)."""
+        length = self.reference.shape[1]
+        own = self.keys.shape[1] // length
+        keys, values = (
+            x.unflatten(1, (own, length)).repeat(1, times // own, 1, 1)
+            for x in (self.keys, self.values)
+        )
+        return keys, values
+
+
+def concatenated(parts: Sequence[StagedContext]) -> StagedContext:
+    """Returns the contexts of prompts that stand one after the other, each with its own stages."""
+    edges = union_edges(*(part.edges for part in parts))
+    times = math.lcm(*(part.keys.shape[1] // part.reference.shape[1] for part in parts))
+    each = [part.refined(edges).repetitions(times) for part in parts]
+    keys, values = (torch.cat(x, dim=2).flatten(1, 2) for x in zip(*each, strict=True))
+    return StagedContext(keys, values, torch.cat([p.reference for p in parts], dim=1), edges)
 
 
 def put_tokens(embeds: Tensor, tokens: Tensor, slots: list[int]) -> Tensor:

@@ -335,6 +335,20 @@ def tiles(scene: Scene, model: ModelPatcher) -> ModelPatcher:
     return patched
 
 
+def noisy_prompt(scene: Scene, model: ModelPatcher) -> ModelPatcher:
+    """Adds noise to the prompt's rows at each step and scales them, as CADS does."""
+
+    def wrapper(apply: Callable[..., Tensor], call: dict) -> Tensor:
+        rows = call["c"]["c_crossattn"]
+        noise = torch.randn(rows.shape).to(rows)
+        c = {**call["c"], "c_crossattn": 0.9 * rows + 0.25 * noise}
+        return apply(call["input"], call["timestep"], **c)
+
+    patched = model.clone()
+    patched.set_model_unet_function_wrapper(wrapper)
+    return patched
+
+
 def model_sampling(kind: str, zero_snr: bool) -> Change:
     return lambda scene, model: advanced.ModelSamplingDiscrete().patch(model, kind, zero_snr)[0]
 
@@ -482,6 +496,7 @@ NEIGHBOURS: dict[str, Neighbour] = {
     "a model wrapper that batches tiles (as Tiled Diffusion does)": on_model(
         tiles, latent=lambda s: s.latent(batch=2)
     ),
+    "a model wrapper that changes the prompt at each step (as CADS does)": on_model(noisy_prompt),
     "an attn2_replace that adds picture tokens (as IPAdapter does)": on_model(image_prompt),
     "an attn2_patch that appends tokens": on_model(more_tokens),
     "HypernetworkLoader": on_model(hypernet),

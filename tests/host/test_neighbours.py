@@ -21,8 +21,7 @@ from torch import Tensor
 
 PAGE = Path(__file__).resolve().parents[2] / "docs/compatibility.md"
 BEGIN, END = "<!-- measured: begin -->\n", "<!-- measured: end -->\n"
-SAME, ROUNDED = "bit-identical at neutral identity", "equal to rounding at neutral identity"
-ACTS, REFUSED = "identity acts, plain branch untouched", "refused: "
+SAME, ROUNDED, ACTS, REFUSED = "exact", "rounded", "acts", "refused: "  # the page says what each is
 IDLE = {
     ("TomePatchModel", "SDXL")
 }  # it merges on the first level alone, where SDXL has no attention
@@ -79,7 +78,7 @@ def cell_of(graph, plain: Scene, neutral: Scene, learned: Scene, alone: Tensor |
     if not torch.equal(other, person):
         earned.append(ACTS)
     assert earned[:1] in ([SAME], [ROUNDED]), "a neutral identity changes the picture"
-    return "; ".join(earned)
+    return ", ".join(earned)
 
 
 def untouched(plain: list, learned: list) -> None:

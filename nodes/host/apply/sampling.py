@@ -13,20 +13,29 @@ __all__ = ["apply_identity", "with_staged_attention"]
 
 import math
 
+import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrapperExecutor, WrappersMP
 from comfy.sd import CLIP
+from comfy_execution.utils import get_executing_context
 from torch import Tensor
 
-from ....sefi_core.errors import SettingsError
+from ....sefi_core.errors import MismatchError, SettingsError, one_line
 from ....sefi_core.identity.group import IdentityGroup
 from ....sefi_core.identity.identity import Identity
 from ....sefi_core.stages import active_range
 from ..noise_levels import timesteps_of
 from ..text.encoding import encode_staged
 from ..text.families import require_match
-from .collecting import KEY, collect_contexts
+from .account import Given
+from .arrivals import Applied, contexts_of
+from .collecting import APPLIED, KEY, collect_contexts
 
+ONE_CONTEXT = (
+    'positive: a node on this model stops at an identity, whose K and V differ ("{}"); take that '
+    "node out (Attention Couple for one), and put each person into a mask with Conditioning (Set "
+    "Mask) and Conditioning (Combine)."
+)
 VALUES = "sefi_values"  # this model call's value context, in transformer_options
 
 
@@ -54,14 +63,19 @@ def apply_identity(
         start_percent=start_percent,
         end_percent=end_percent,
     )
-    conditioning = encode_staged(
-        clip,
-        identity.named(placeholder),
-        text,
-        (strength * key_strength, strength * value_strength),
-        active_range(start_percent, end_percent),
+    named = identity.named(placeholder)
+    strengths = (strength * key_strength, strength * value_strength)
+    active = active_range(start_percent, end_percent)
+    conditioning = encode_staged(clip, named, text, strengths, active)
+    applied = Applied(
+        node=context.node_id if (context := get_executing_context()) else None,
+        name=" and ".join(m.placeholder for m in named.members if m.placeholder in text),
+        active=active if any(strengths) else (0, 0),
     )
-    return with_staged_attention(model), conditioning
+    contexts_of[applied.id] = conditioning[0][1][KEY]
+    for _, entry in conditioning:
+        entry.update({APPLIED: applied, "model_conds": Given(applied)})
+    return with_staged_attention(model, applied), conditioning
 
 
 def require_numbers(**inputs: float) -> None:
@@ -71,11 +85,12 @@ def require_numbers(**inputs: float) -> None:
             raise SettingsError(f"{name}: it is {value}; set a number within its limits.")
 
 
-def with_staged_attention(model: ModelPatcher) -> ModelPatcher:
-    """Returns a clone whose prompts may carry a StagedContext; `model` is not changed. Twice is as
-    good as once.
+def with_staged_attention(model: ModelPatcher, *applied: Applied) -> ModelPatcher:
+    """Returns a clone whose prompts may carry a StagedContext, and which is known to be that of
+    `applied` and of all before; `model` is not changed. Twice is as good as once.
     """
     patched = model.clone()
+    patched.set_attachments(APPLIED, (*(model.get_attachment(APPLIED) or ()), *applied))
     if not patched.get_wrappers(WrappersMP.APPLY_MODEL, KEY):
         patched.add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, KEY, collect_contexts)
         patched.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, stage_model_call)
@@ -94,9 +109,10 @@ def stage_model_call(
 ) -> Tensor:
     """APPLY_MODEL: the stage's key context into our rows of (B, L, C), the value one beside."""
     options = transformer_options or {}
-    (table,) = options.get(KEY, ({},))
+    table, reached = options.get(KEY, ({}, set()))
     uuids = options.get("uuids", ())
     chunks = [(i, table[uuid]) for i, uuid in enumerate(uuids) if uuid in table]
+    reached.update(uuids)
     if chunks:
         timestep = timesteps_of(executor.class_obj.model_sampling, t[:1])
         # The host repeats contexts to a common length, which attention does not notice.
@@ -106,12 +122,34 @@ def stage_model_call(
         # A chunk has as many rows as there are latents; nodes that tile them repeat the whole.
         layout = (-1, len(uuids), len(options["sigmas"]))
         for i, contexts in chunks:
+            plain = contexts.reference
+            if lengths[0] % plain.shape[1]:
+                plain = None  # its tokens are no longer where they were
             for context, staged in zip((keys, values), contexts.at(timestep), strict=True):
-                staged = staged.repeat(1, length // staged.shape[1], 1)
-                context.unflatten(0, layout)[:, i] = staged
+                rows = context.unflatten(0, layout)[:, i]  # (tiles, B, L, C)
+                rows.copy_(changed_alike(staged, plain, rows))
         dtype = executor.class_obj.manual_cast_dtype or executor.class_obj.get_dtype()
         c_crossattn, options = keys, with_values(options, values.to(dtype))
-    return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
+    try:
+        return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
+    except AssertionError as error:
+        if not chunks:
+            raise
+        raise MismatchError(ONE_CONTEXT.format(one_line(str(error)))) from None
+
+
+def changed_alike(staged: Tensor, plain: Tensor | None, rows: Tensor) -> Tensor:
+    """Returns a stage's context (1, L', C) with what other nodes did to `plain` (1, L'', C) on its
+    way to `rows` (..., L, C): noise of this step, a scale. L is a multiple of both lengths.
+
+    Exactly staged where nobody did anything, exactly rows where staged is plain.
+    """
+    length = rows.shape[-2]
+    staged = staged.repeat(1, length // staged.shape[1], 1)
+    if plain is None:
+        return staged
+    plain = plain.repeat(1, length // plain.shape[1], 1)
+    return torch.where(rows == plain, staged, rows + (staged - plain))
 
 
 def with_values(options: dict, values: Tensor) -> dict:
