@@ -4,6 +4,7 @@ from comfy_api.v0_0_2 import io, ui
 
 from ..sefi_core.identity.identity import Identity
 from .host.identities.saving import save_new_identity
+from .newer import found_by
 from .sockets import CATEGORY, IdentitySocket
 
 
@@ -14,6 +15,7 @@ class SaveSeFiEmbedding(io.ComfyNode):
             node_id="SaveSeFiEmbedding",
             display_name="Save SeFi Embedding",
             category=CATEGORY,
+            **found_by("save identity", "export identity", essentials=CATEGORY),
             description="Writes the identity into models/sefi as a small .safetensors and never "
             "overwrites one.",
             inputs=[
