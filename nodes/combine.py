@@ -7,6 +7,7 @@ from comfy_api.v0_0_2 import io
 from ..sefi_core.identity.edit import blend
 from ..sefi_core.identity.group import combine, require_names
 from .host.queued import connected_names, refusal
+from .newer import found_by
 from .sockets import CATEGORY, IdentitySocket
 
 NAMES = ("<a>", "<b>", "<c>", "<d>")
@@ -25,6 +26,7 @@ class CombineSeFiIdentities(io.ComfyNode):
             node_id="CombineSeFiIdentities",
             display_name="Combine SeFi Identities",
             category=CATEGORY,
+            **found_by("several people", "two people"),
             description=(
                 "Puts two to four identities into one prompt, each under a name of its own: a "
                 "photo of <a> and <b> shaking hands. One Apply SeFi Conditioning serves them all."
@@ -84,6 +86,7 @@ class BlendSeFiIdentities(io.ComfyNode):
             node_id="BlendSeFiIdentities",
             display_name="Blend SeFi Identities",
             category=CATEGORY,
+            **found_by("mix identities", "average identities"),
             description=(
                 "Mixes two to four identities into a new one, somebody between them. Only the "
                 "shares count: 3 and 1 is three parts to one. Class word and placeholder are those "

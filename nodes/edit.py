@@ -4,6 +4,7 @@ from comfy_api.v0_0_2 import io
 
 from ..sefi_core.identity.edit import SOURCES, edit, require_edit
 from .host.queued import refusal
+from .newer import found_by
 from .sockets import CATEGORY, IdentitySocket
 
 
@@ -14,6 +15,7 @@ class EditSeFiIdentity(io.ComfyNode):
             node_id="EditSeFiIdentity",
             display_name="Edit SeFi Identity",
             category=CATEGORY,
+            **found_by("swap keys and values", "stages of an identity"),
             description=(
                 "Changes keys and values of chosen stages: hand a stage back to the class word, "
                 "take it from a second identity, or swap keys and values. The first stages shape "

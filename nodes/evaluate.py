@@ -5,6 +5,7 @@ from comfy_api.v0_0_2 import io, ui
 from .host.queued import refusal
 from .host.scores.evaluate import evaluate, require_recogniser
 from .host.scores.faces import RECOGNISERS, recognisers_state
+from .newer import FOLDED, found_by
 from .sockets import CATEGORY, IdentitySocket
 
 NUMBERS = {
@@ -23,6 +24,7 @@ class EvaluateSeFiID(io.ComfyNode):
             node_id="EvaluateSeFiID",
             display_name="Evaluate SeFi ID",
             category=CATEGORY,
+            **found_by("face similarity", "likeness score", "CLIP score"),
             description=(
                 "Scores generated pictures as the paper does: how alike the face is, how often "
                 "there is one, and whether the prompt was followed. It uses what you have and "
@@ -70,6 +72,7 @@ class EvaluateSeFiID(io.ComfyNode):
                     max=1.0,
                     step=0.005,
                     optional=True,
+                    **FOLDED,
                     tooltip="Below this Prompt a picture counts 0 in ID(P). The paper's value is "
                     "0.23; other CLIP models need another.",
                 ),
@@ -78,12 +81,14 @@ class EvaluateSeFiID(io.ComfyNode):
                     options=["auto", *RECOGNISERS, "none"],
                     default="auto",
                     optional=True,
+                    **FOLDED,
                     tooltip="What compares faces. auto: the first that is there.",
                 ),
                 io.String.Input(
                     "placeholder",
                     default="",
                     optional=True,
+                    **FOLDED,
                     tooltip="Needed only if Apply SeFi Conditioning was given one. Empty: the "
                     "identity's own, V*.",
                 ),

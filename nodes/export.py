@@ -6,6 +6,7 @@ from ..sefi_core.identity.edit import AXES
 from ..sefi_core.identity.identity import Identity
 from .host.identities.saving import require_export, save_new_embedding
 from .host.queued import refusal
+from .newer import found_by
 from .sockets import CATEGORY, IdentitySocket
 
 
@@ -16,6 +17,7 @@ class ExportSeFiAsTextualInversion(io.ComfyNode):
             node_id="ExportSeFiAsTextualInversion",
             display_name="Export SeFi as Textual Inversion",
             category=CATEGORY,
+            **found_by("save embedding", "textual inversion"),
             description=(
                 "Writes the identity into models/embeddings as an ordinary embedding, for any "
                 "prompt and for other programs. It is weaker than the identity: one vector, the "

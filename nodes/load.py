@@ -5,6 +5,7 @@ from comfy_api.v0_0_2 import io
 from ..sefi_core.identity.file_format import load_identity
 from .host import folders
 from .host.queued import refusal
+from .newer import found_by
 from .sockets import CATEGORY, IdentitySocket
 
 
@@ -15,6 +16,7 @@ class LoadSeFiEmbedding(io.ComfyNode):
             node_id="LoadSeFiEmbedding",
             display_name="Load SeFi Embedding",
             category=CATEGORY,
+            **found_by("load identity", "face", "textual inversion", essentials=CATEGORY),
             description="Loads an identity from models/sefi, or a textual-inversion embedding as "
             "one.",
             inputs=[

@@ -6,6 +6,7 @@ from ..sefi_core.identity.identity import Identity
 from .host.folders import new_identity_path
 from .host.identities.saving import save_new_identity
 from .host.queued import refusal
+from .newer import found_by
 from .sockets import CATEGORY, IdentitySocket
 
 
@@ -16,6 +17,7 @@ class SaveSeFiEmbedding(io.ComfyNode):
             node_id="SaveSeFiEmbedding",
             display_name="Save SeFi Embedding",
             category=CATEGORY,
+            **found_by("save identity", "export identity", essentials=CATEGORY),
             description="Writes the identity into models/sefi as a small .safetensors and never "
             "overwrites one.",
             inputs=[

@@ -7,6 +7,7 @@ from .host import folders
 from .host.train.asked import asked_settings
 from .host.train.borrowing import DTYPES
 from .host.train.trainer import train_identity
+from .newer import FOLDED, found_by
 from .sockets import CATEGORY, IdentitySocket, Text
 
 DEFAULT = PRESETS["default"]
@@ -19,6 +20,15 @@ class TrainSeFiID(io.ComfyNode):
             node_id="TrainSeFiID",
             display_name="Train SeFi ID",
             category=CATEGORY,
+            **found_by(
+                "face",
+                "likeness",
+                "person",
+                "subject",
+                "dreambooth",
+                "textual inversion",
+                essentials=CATEGORY,
+            ),
             description=(
                 "Learns one person (or pet, or thing) from one picture, for use in any prompt. "
                 "The checkpoint is not changed. Cancel keeps what was learned so far."
@@ -102,6 +112,7 @@ class TrainSeFiID(io.ComfyNode):
                     min=1,
                     max=50,
                     optional=True,
+                    **FOLDED,
                     tooltip="How many phases of denoising get a token pair of their own, from "
                     "layout to detail. The paper's value is 5.",
                 ),
@@ -110,6 +121,7 @@ class TrainSeFiID(io.ComfyNode):
                     options=list(ATTENTION_SCOPES),
                     default=DEFAULT.attention_loss,
                     optional=True,
+                    **FOLDED,
                     tooltip="Which words of the training prompt the attention loss watches, so "
                     "that prompts are not ignored later. all tokens, the paper's choice, at a "
                     "weight of 0.003: more obedience, a little less likeness. off: the reverse.",
@@ -120,6 +132,7 @@ class TrainSeFiID(io.ComfyNode):
                     min=1,
                     max=1024,
                     optional=True,
+                    **FOLDED,
                     tooltip="Samples per step. More is steadier, slower and needs more memory. "
                     "The paper's value is 1.",
                 ),
@@ -130,6 +143,7 @@ class TrainSeFiID(io.ComfyNode):
                     max=4096,
                     step=64,
                     optional=True,
+                    **FOLDED,
                     tooltip="Side of the training pictures in pixels. 0: the model's own size.",
                 ),
                 io.Combo.Input(
@@ -137,6 +151,7 @@ class TrainSeFiID(io.ComfyNode):
                     options=["auto", *DTYPES],
                     default="auto",
                     optional=True,
+                    **FOLDED,
                     tooltip="Number format of the model while training. auto: its own, or bf16 "
                     "in place of fp16 where the card has it.",
                 ),
@@ -155,6 +170,7 @@ class TrainSeFiID(io.ComfyNode):
                     min=0,
                     max=100000,
                     optional=True,
+                    **FOLDED,
                     tooltip="Save the running training every so many steps. 0: only when it is "
                     "stopped.",
                 ),
@@ -171,12 +187,14 @@ class TrainSeFiID(io.ComfyNode):
                     "name",
                     default="identity",
                     optional=True,
+                    **FOLDED,
                     tooltip="Names the checkpoints of this training in output/sefi.",
                 ),
                 io.Boolean.Input(
                     "gradient_checkpointing",
                     default=False,
                     optional=True,
+                    **FOLDED,
                     tooltip="Much less memory, slower steps, the same result: parts of the model "
                     "are computed twice instead of remembered. Turn it on when memory runs out.",
                 ),

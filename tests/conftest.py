@@ -3,9 +3,13 @@
 Its root never goes on sys.path, where its `nodes` would hide the host's module of that name.
 """
 
+import os
 import sys
 import types
 from pathlib import Path
+
+# Before torch comes: its threads wait without burning the processors that others need.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import pytest
 from hypothesis import settings

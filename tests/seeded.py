@@ -58,7 +58,7 @@ TRANSFORMERS = {
         "image_model": "flux", "in_channels": 16, "out_channels": 16, "vec_in_dim": 32,
         "context_in_dim": 32, "hidden_size": 64, "mlp_ratio": 2.0, "num_heads": 4, "depth": 1,
         "depth_single_blocks": 1, "axes_dim": [4, 6, 6], "theta": 10000, "patch_size": 2,
-        "qkv_bias": True, "guidance_embed": False,
+        "qkv_bias": True, "guidance_embed": False, "txt_ids_dims": [],
     },
     "SD3": {
         "in_channels": 16, "out_channels": 16, "pos_embed_scaling_factor": None, "depth": 1,
@@ -84,7 +84,7 @@ def seed_weights(module: nn.Module, seed: int) -> nn.Module:
                 parameter.fill_(1.0 if name.endswith("weight") else 0.0)
             elif "embedding" in name:
                 parameter.normal_(0.0, 0.3, generator=generator)
-            elif parameter.ndim > 1:
+            elif parameter.ndim > 1 and parameter.numel():
                 fan_in = parameter[0].numel()
                 gain = next((g for part, g in LOUD.items() if part in name), 1.0)
                 parameter.normal_(0.0, gain * fan_in**-0.5, generator=generator)

@@ -42,20 +42,18 @@ class PatchAutoencoder(nn.Module):
 
 
 class MiniatureVAE(comfy.sd.VAE):
-    """The host's VAE around the patch transform; only what its constructor would set is set."""
+    """The host's VAE around the patch transform: made by the host as its own VAE without weights,
+    then given the transform and what it is.
+    """
 
     def __init__(self, patches: Patches) -> None:
+        super().__init__(sd={"pixel_space_vae": torch.tensor(1.0)}, dtype=torch.float32)
         self.first_stage_model = PatchAutoencoder(patches)
         self.downscale_ratio = self.upscale_ratio = PATCH
-        self.latent_channels, self.latent_dim, self.output_channels = LATENT_CHANNELS, 2, 3
+        self.latent_channels = LATENT_CHANNELS
         self.memory_used_encode = self.memory_used_decode = lambda shape, _: 64 * shape.numel()
-        self.process_input = lambda pictures: pictures * 2.0 - 1.0
-        self.process_output = lambda pictures: ((pictures + 1.0) / 2.0).clamp(0.0, 1.0)
-        self.working_dtypes, self.vae_dtype = [torch.float32], torch.float32
-        self.disable_offload = self.not_video = False
-        self.downscale_index_formula = self.upscale_index_formula = self.extra_1d_channel = None
-        self.crop_input, self.size = True, None
-        self.device, self.output_device = management.vae_device(), management.intermediate_device()
+        self.disable_offload = False
+        self.size = None  # of the model before
         offload = management.vae_offload_device()
         self.patcher = ModelPatcher(self.first_stage_model, self.device, offload)
         self.model_size()

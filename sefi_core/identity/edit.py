@@ -124,10 +124,20 @@ def blend(
     strengths = acting.sum(dim=0) / share.sum(dim=0)  # (S, 2)
     parts = (acting / acting.sum(dim=0).where(strengths > 0.0, 1.0)).float()[..., None, None]
     pairs = {
-        name: sum(part * member.pairs[name] for part, member in zip(parts, members, strict=True))
+        name: weighted(parts, torch.stack([member.pairs[name] for member in members]))
         for name in members[0].pairs
     }
     return derived(members[0], pairs, strengths, members)
+
+
+def weighted(parts: Tensor, pairs: Tensor) -> Tensor:
+    """Returns the sum over axis 0 of parts * pairs, (M, S, 2, T, E); where all that take part are
+    one pair, that pair to the last bit.
+    """
+    takes = parts > 0.0
+    leading = pairs.gather(0, parts.argmax(dim=0, keepdim=True).expand_as(pairs[:1]))
+    alike = ((pairs == leading) | ~takes).all(dim=0) & takes.any(dim=0)
+    return leading[0].where(alike, (parts * pairs).sum(dim=0))
 
 
 def stage_mean(identity: Identity, axis: int) -> dict[str, Tensor]:

@@ -183,9 +183,21 @@ class Identity:
             ),
         )
 
-    def acting(self, strengths: tuple[float, float]) -> Tensor:
-        """Returns (S, 2), bool: where it acts at all, given further strengths of K and of V."""
-        return (torch.tensor(self.strengths) * torch.tensor(strengths)) != 0.0
+    def acting(self, strengths: tuple[float, float], words: Mapping[str, Tensor]) -> Tensor:
+        """Returns (S, 2), bool: where it is anything but the class word, given further strengths of
+        K and of V.
+
+        Arguments:
+            words: The class word's tokens (n, E) by encoder; their mean is the class word as well.
+        """
+        acts = torch.zeros(self.stages, 2, dtype=torch.bool)
+        means = {name: tokens.mean(dim=0) for name, tokens in words.items()}
+        for name, tokens in self.variants(means, strengths).items():
+            plain = (tokens == means[name]).flatten(2).all(dim=2)
+            if self.tokens == len(words[name]):
+                plain |= (tokens == words[name]).flatten(2).all(dim=2)
+            acts |= ~plain
+        return acts & ((torch.tensor(self.strengths) * torch.tensor(strengths)) != 0.0)
 
     def variants(
         self, class_tokens: Mapping[str, Tensor], strengths: tuple[float, float]

@@ -163,7 +163,7 @@ def test_staged_contexts_hold_the_right_row_at_every_timestep(stages, low, high,
     number = torch.arange(float(stages)).view(stages, 1, 1, 1)
     identity = Identity({"clip_l": torch.stack([number + 1, number + 101], dim=1)[..., 0]})
     identity = identity.within(low, high)
-    acting = identity.acting((float(by_key), float(by_value)))
+    acting = identity.acting((float(by_key), float(by_value)), {"clip_l": torch.zeros(1, 1)})
     rows = identity.pairs["clip_l"][acting].expand(-1, 4, 3)
     contexts = stage_contexts(rows, torch.zeros(1, 4, 3), identity.edges, acting)
     for t in range(0, 1000, 37):
@@ -217,6 +217,29 @@ def test_strengths_lead_from_the_class_word_to_the_learned_token():
     middle = (identity.pairs["clip_l"][:, 0] + token["clip_l"]) / 2
     torch.testing.assert_close(half[:, 0], middle)
     assert torch.equal(half[:, 1], none[:, 1])
+
+
+def test_a_pair_acts_unless_it_is_the_class_word_in_every_encoder():
+    words = {"clip_l": seeded(1, 8), "clip_g": seeded(1, 12, seed=1)}
+    pairs = {name: word.expand(4, 2, 1, -1).clone() for name, word in words.items()}
+    pairs["clip_l"][1, 0, 0, 3] += 1e-6
+    pairs["clip_g"][2, 1, 0, 5] += 1e-6
+    pairs["clip_l"][3] = seeded(2, 1, 8, seed=2)
+    identity = Identity(pairs)
+    found = identity.acting((1.0, 1.0), words).tolist()
+    assert found == [[False, False], [True, False], [False, True], [True, True]]
+    assert not identity.acting((0.0, 0.0), words).any()
+    assert not Identity({n: p[:1] for n, p in pairs.items()}).acting((-0.7, 2.3), words).any()
+
+
+def test_a_class_word_of_several_tokens_is_their_mean_or_themselves():
+    words = {"clip_l": seeded(3, 8)}
+    mean = words["clip_l"].mean(dim=0)
+    pairs = torch.stack([mean.expand(3, 8), words["clip_l"], seeded(3, 8, seed=1)])
+    identity = Identity({"clip_l": pairs[:, None].expand(3, 2, 3, 8)})
+    assert identity.acting((1.0, 1.0), words)[:, 0].tolist() == [False, False, True]
+    assert identity.acting((0.5, 0.5), words)[:, 0].tolist() == [False, True, True]
+    assert not Identity({"clip_l": mean.expand(3, 2, 1, 8)}).acting((1.0, 1.0), words).any()
 
 
 def test_views_and_their_masks_are_pasted_alike():

@@ -292,6 +292,13 @@ def test_a_blend_is_the_weighted_mean_of_what_is_put_into_the_prompt(members, we
         torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
+def test_a_blend_of_neutral_identities_is_neutral_to_the_last_bit():
+    one = learned()
+    for weights in ([0.3, 0.7, 0.1], [1, 3, 7], [0.1, 0.0, 0.2]):
+        blended = blend([one, one, one], weights, weights)
+        assert torch.equal(blended.pairs["clip_l"], one.pairs["clip_l"])
+
+
 def test_a_plain_blend_is_of_version_1():
     """Blending whole identities leaves the strengths exactly 1, whatever the weights."""
     members = [learned(seed=i) for i in range(4)]

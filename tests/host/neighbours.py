@@ -6,6 +6,7 @@ graph is the same.
 
 __all__ = ["NEIGHBOURS", "Neighbour"]
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -367,9 +368,9 @@ def flow(scene: Scene, model: ModelPatcher) -> ModelPatcher:
 
 def context_windows(scene: Scene, model: ModelPatcher) -> ModelPatcher:
     """Windows over a batch; this host takes one of as many latents as there are sigmas alone."""
-    return windows.ContextWindowsManualNode.execute(
-        model, 2, 1, "standard_static", 1, False, "pyramid", 0
-    )[0]
+    execute = windows.ContextWindowsManualNode.execute
+    asked = {"freenoise": False} if "freenoise" in inspect.signature(execute).parameters else {}
+    return execute(model, 2, 1, "standard_static", 1, False, "pyramid", 0, **asked)[0]
 
 
 # What samples.

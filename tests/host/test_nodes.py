@@ -1,12 +1,15 @@
 """The contract that shared workflows depend on, and the files that nodes read and write."""
 
+import inspect
 import json
+from dataclasses import make_dataclass
 
 import folder_paths
 import pytest
 import safetensors.torch
 import torch
-from sefi_pack.nodes import NODES
+from comfy_api.v0_0_2 import io
+from sefi_pack.nodes import NODES, newer
 from sefi_pack.nodes.host import folders
 from sefi_pack.nodes.host.apply.sampling import apply_identity
 from sefi_pack.nodes.host.identities import saving
@@ -234,3 +237,26 @@ def test_a_changed_file_is_loaded_anew(models, learned):
     (models / "sefi" / name).write_bytes(b"something else")
     assert load.fingerprint_inputs(embedding=name) != before
     assert load.fingerprint_inputs(embedding="gone.safetensors") == ()
+
+
+def test_what_newer_hosts_offer_is_given_where_they_take_it():
+    schemas = {node.__name__: node.GET_SCHEMA() for node in NODES}
+    takes = "advanced" in inspect.signature(io.Int.Input).parameters
+    folded = {i.id for i in schemas["TrainSeFiID"].inputs if getattr(i, "advanced", None)}
+    seldom = "stages attention_loss batch_size resolution dtype checkpoint_every name"
+    assert folded == ({*seldom.split(), "gradient_checkpointing"} if takes else set())
+    known = inspect.signature(io.Schema).parameters
+    for name, schema in schemas.items():
+        assert getattr(schema, "search_aliases", None) or "search_aliases" not in known, name
+    essential = {n for n, s in schemas.items() if getattr(s, "essentials_category", None)}
+    first = {"TrainSeFiID", "ApplySeFiConditioning", "SaveSeFiEmbedding", "LoadSeFiEmbedding"}
+    assert essential == (first if "essentials_category" in known else set())
+
+
+@pytest.mark.parametrize("known", [(), ("search_aliases",), ("essentials_category",)])
+def test_an_older_schema_is_given_what_it_knows_alone(known, monkeypatch):
+    options = dict.fromkeys(("node_id", *known))
+    older = make_dataclass("Schema", options)
+    monkeypatch.setattr(newer.io, "Schema", older)
+    given = newer.found_by("face", essentials="SeFi ID")
+    assert set(given) == set(known) and older(node_id="X", **given)

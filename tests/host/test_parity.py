@@ -115,6 +115,21 @@ def test_a_neutral_identity_samples_the_plain_picture(setting, model, clip, neut
     assert applied_calls == plain_calls
 
 
+@pytest.mark.parametrize("setting", list(SETTINGS)[:4])
+def test_a_pair_a_hair_from_the_class_word_samples_nearly_the_plain_picture(
+    setting, model, clip, neutral
+):
+    """It acts, so its own prompts are encoded, each pair in its slot, stage and part."""
+    text, sample = SETTINGS[setting]
+    near = type(neutral)({name: pairs * (1.0 + 1e-6) for name, pairs in neutral.pairs.items()})
+    plain = sample(model, encode(clip, text.replace("V*", "person")), encode(clip, NEGATIVE))
+    applied, conditioning = apply_identity(model, clip, near, text)
+    contexts = conditioning[0][1]["sefi"]
+    picture = sample(applied, conditioning, encode(clip, NEGATIVE))
+    assert not any(torch.equal(row, contexts.reference[0]) for row in contexts.keys)
+    torch.testing.assert_close(picture, plain, rtol=1e-3, atol=1e-3)
+
+
 def test_clip_skip(model, clip, neutral):
     skipped = nodes.CLIPSetLastLayer().set_last_layer(clip, -3)[0]
     plain = ksampler()(model, encode(skipped, "a photo of person"), encode(skipped, NEGATIVE))

@@ -61,7 +61,13 @@ def test_workflows_are_listed_and_served(server):
 def test_api_twin_is_the_conversion(definitions, name):
     workflow = json.loads((WORKFLOWS / f"{name}.json").read_text())
     twin = json.loads((WORKFLOWS / "api" / f"{name}.json").read_text())
-    assert twin == as_api(workflow, definitions), "run .venv/bin/python tests/server/ui_graph.py"
+    converted = as_api(workflow, definitions)
+    # Hosts rename their own nodes now and then; what runs is the same.
+    for graph in (twin, converted):
+        for node in graph.values():
+            if node["class_type"] not in NODES:
+                del node["_meta"]
+    assert twin == converted, "run .venv/bin/python tests/server/ui_graph.py"
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -77,7 +83,7 @@ def test_workflow_leaves_the_training_at_its_defaults(definitions, name):
 @pytest.mark.parametrize("name", NAMES)
 def test_sockets_of_a_workflow_are_those_of_the_nodes(definitions, name):
     workflow = json.loads((WORKFLOWS / f"{name}.json").read_text())
-    for node in (node for node in workflow["nodes"] if node["type"] in definitions):
+    for node in (node for node in workflow["nodes"] if node["type"] in NODES):
         definition = definitions[node["type"]]
         outputs = [(socket["name"], socket["type"]) for socket in node["outputs"]]
         assert outputs == list(zip(definition["output_name"], definition["output"], strict=True))

@@ -25,21 +25,26 @@ def encode_staged(
 
     All prompts in which something acts, at most 2 * S of the members' common stages, go through the
     text encoder as sections of one, so clip skip, CLIP LoRA, prompt weights and long prompts act on
-    them as on any text.
+    them as on any text. Where nothing does, because the token is the class word's own, the plain
+    row stands in: a batch of another size would be rounded otherwise.
 
     Arguments:
         strengths: Of K and of V, 0 for the class word, 1 for the identity as learned.
         active: (low, high): the identity acts for timesteps low <= t < high.
     """
     identity.require_family(token_widths(clip))
-    words = {member.placeholder: member.class_word for member in identity.members}
-    prompt = SlottedPrompt.read(clip, text, words)
+    nouns = {member.placeholder: member.class_word for member in identity.members}
+    prompt = SlottedPrompt.read(clip, text, nouns)
     plain = clip.encode_from_tokens_scheduled(prompt.reference)
     members = aligned(m.within(*active) for m in identity.members if m.placeholder in prompt.placed)
-    acting = torch.stack([member.acting(strengths) for member in members]).any(dim=0)  # (S, 2)
+    words = [class_words(clip, member) for member in members]
+    acts = torch.stack(
+        [member.acting(strengths, word) for member, word in zip(members, words, strict=True)]
+    )  # (M, S, 2)
+    acting = acts.any(dim=0)
     count, encoded = int(acting.sum()), plain
     if count:
-        variants = slot_variants(clip, members, strengths, acting)
+        variants = slot_variants(members, words, strengths, acts)
         encoded = clip.encode_from_tokens_scheduled(prompt.filled(variants))
     conditioning = []
     for (reference, extras), (sections, _) in zip(plain, encoded, strict=True):
@@ -49,24 +54,31 @@ def encode_staged(
     return conditioning
 
 
+def class_words(clip: CLIP, member: Identity) -> dict[str, Tensor]:
+    """Returns the tokens (n, E) of a member's class word by encoder name, on the CPU."""
+    return {name: tokens.cpu() for name, tokens in word_tokens(clip, member.class_word).items()}
+
+
 def slot_variants(
-    clip: CLIP, members: list[Identity], strengths: tuple[float, float], acting: Tensor
+    members: list[Identity],
+    words: list[dict[str, Tensor]],
+    strengths: tuple[float, float],
+    acts: Tensor,
 ) -> dict[str, list[dict[str, Tensor]]]:
-    """Returns what fills the slots, by tokenizer name, for every True of acting (S, 2) the tokens
-    (T, E) of each member's placeholder: those of its class word where another member acts alone.
+    """Returns what fills the slots, by tokenizer name, for every stage of K or V in which something
+    acts the tokens (T, E) of each member's placeholder: those of its class word where another
+    member acts alone.
+
+    Arguments:
+        words: Of each member, the tokens of its class word.
+        acts: (M, S, 2), bool: where each member acts.
     """
     variants: dict[str, list[dict[str, Tensor]]] = {}
-    for member in members:
-        words = {
-            name: tokens.cpu() for name, tokens in word_tokens(clip, member.class_word).items()
-        }
-        learned = member.variants({n: tokens.mean(dim=0) for n, tokens in words.items()}, strengths)
-        acts = member.acting(strengths)
-        for name, pairs in learned.items():
-            slots = variants.setdefault(
-                name.removeprefix("clip_"), [{} for _ in range(acting.sum())]
-            )
-            for slot, (stage, axis) in zip(slots, acting.nonzero().tolist(), strict=True):
-                tokens = pairs[stage, axis] if acts[stage, axis] else words[name]
-                slot[member.placeholder] = tokens
+    places = acts.any(dim=0).nonzero().tolist()
+    for member, word, own in zip(members, words, acts, strict=True):
+        means = {name: tokens.mean(dim=0) for name, tokens in word.items()}
+        for name, pairs in member.variants(means, strengths).items():
+            slots = variants.setdefault(name.removeprefix("clip_"), [{} for _ in places])
+            for slot, (stage, axis) in zip(slots, places, strict=True):
+                slot[member.placeholder] = pairs[stage, axis] if own[stage, axis] else word[name]
     return variants
