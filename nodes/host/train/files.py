@@ -21,6 +21,7 @@ from ....sefi_core.training.config import TrainingConfig
 from ....sefi_core.training.learner import Learner
 from .. import folders
 from ..fingerprint import hash_of_settings
+from .comparing import BEHAVIOUR, changes
 
 MAX_BYTES = 8 << 30
 CHECKPOINT, FINISHED = "sefi-checkpoint", "sefi-training"
@@ -64,11 +65,18 @@ class RunFiles:
         name: The artist's name for it.
         shaped_by: All that shapes each step; two runs with equal ones differ in their length alone.
         length: What else the outcome depends on.
+        behaviour: What the models make of fixed inputs, where not all of them could be read.
     """
 
     name: str
     shaped_by: dict
     length: dict
+    behaviour: tuple[float, ...] = ()
+
+    @property
+    def known(self) -> bool:
+        """Whether all that shapes the steps could be read: equal hashes then mean equal steps."""
+        return "unread" not in self.shaped_by
 
     @property
     def checkpoint(self) -> Path:
@@ -88,7 +96,8 @@ class RunFiles:
         latter's path.
         """
         identity = self.identity_so_far(learner)
-        metadata = {"format": CHECKPOINT, "sefi.shaped_by": json.dumps(self.shaped_by)}
+        shaped_by = {**self.shaped_by, BEHAVIOUR: self.behaviour}
+        metadata = {"format": CHECKPOINT, "sefi.shaped_by": json.dumps(shaped_by)}
         kept = {SAMPLES: shown.samples, STAGES: shown.stages}
         save_tensors(learner.state() | kept, self.checkpoint, metadata)
         so_far = folders.partial_path(self.checkpoint)
@@ -103,9 +112,8 @@ class RunFiles:
         """
         path = folders.checkpoint_path(name)
         state, metadata = read(load_tensors, path, MAX_BYTES)
-        before, now = settings_in(path, metadata), self.shaped_by
-        names = [name for name in before.keys() | now.keys() if before.get(name) != now.get(name)]
-        changed = sorted(set(map(in_words, names)))
+        before = settings_in(path, metadata)
+        changed = changes(before, {**self.shaped_by, BEHAVIOUR: self.behaviour})
         if changed:
             raise SettingsError(
                 f"resume: {path.name} was made with another {one_line(', '.join(changed))}; set "
@@ -127,15 +135,16 @@ class RunFiles:
         tensors = {f"pairs.{name}": value for name, value in outcome.pairs.items()}
         tensors["losses"] = outcome.losses
         tensors |= {SAMPLES: outcome.shown.samples, STAGES: outcome.shown.stages}
-        save_tensors(tensors, self.finished, {"format": FINISHED})
+        if self.known:
+            save_tensors(tensors, self.finished, {"format": FINISHED})
         for leftover in (self.checkpoint, folders.partial_path(self.checkpoint)):
             leftover.unlink(missing_ok=True)
 
     def load_finished(self) -> Outcome | None:
         """Returns the outcome of this very training from earlier; None if there is none that can be
-        read.
+        read, or if it may be another's.
         """
-        if not self.finished.exists():
+        if not self.known or not self.finished.exists():
             return None
         try:
             tensors, _ = load_tensors(self.finished, MAX_BYTES)
@@ -182,16 +191,6 @@ def no_checkpoint(path: Path) -> IdentityFileError:
     )
 
 
-def in_words(name: str) -> str:
-    """Returns what an artist calls a part of `shaped_by`."""
-    names = {"seed": "train_seed", "masked_loss": "mask", "find_subject": "mask"}
-    names |= dict.fromkeys(("generator", "framing", "starts", "race_from", "settle"), "preset")
-    names |= {"race_every": "steps"}  # a short training's race is shorter
-    names |= {"min_scale": "preset", "arithmetic": "version of this pack"}
-    names |= {"prediction": "model", "noise_levels": "model"}
-    return names.get(name, name)
-
-
 def identity_of(shaped_by: dict, pairs: dict[str, Tensor], losses: Tensor) -> Identity:
     """Returns pairs as an identity that tells where it comes from, given its losses (steps, 2)."""
     return Identity(
@@ -205,7 +204,7 @@ def provenance(shaped_by: dict, losses: Tensor) -> dict[str, str]:
     """
     last = losses[-max(1, len(losses) // 10) :].mean(dim=0).tolist()
     hashes = {"checkpoint_hash": "model", "encoder_hash": "clip", "source_hash": "image"}
-    left_out = {*hashes.values(), "vae", "noise_levels"}
+    left_out = {*hashes.values(), "vae", "noise_levels", "unread"}
     training = {name: value for name, value in shaped_by.items() if name not in left_out}
     training |= {
         "steps": len(losses),
