@@ -59,7 +59,8 @@ def copied(patcher: ModelPatcher, overrides: dict[ModelPatcher, tuple]) -> Model
     """Returns a clone of a streamed model on modules of its own; any other model as it is."""
     if not is_streamed(patcher):
         return patcher
-    return patcher.clone(disable_dynamic=True, model_override=overrides.get(patcher))
+    made = {"model_override": overrides[patcher]} if patcher in overrides else {}
+    return patcher.clone(disable_dynamic=True, **made)
 
 
 def read_once(model: ModelPatcher, text: ModelPatcher) -> dict[ModelPatcher, tuple]:
@@ -72,7 +73,9 @@ def read_once(model: ModelPatcher, text: ModelPatcher) -> dict[ModelPatcher, tup
         patcher.cached_patcher_init for patcher in (model, text)
     )
     whole = comfy.sd.load_checkpoint_guess_config
-    if reader is not whole or text_reader is not comfy.sd.load_checkpoint_clip_patcher:
+    if reader is not whole or text_reader is not getattr(
+        comfy.sd, "load_checkpoint_clip_patcher", None
+    ):
         return {}
     path, _, _, _, embeddings, _, *options = given
     if (path, embeddings, *options) != tuple(text_given):
