@@ -17,17 +17,18 @@ _read: WeakTensorKeyDictionary = WeakTensorKeyDictionary()  # tensor -> (stamp, 
 
 
 def digest_of(tensor: Tensor, dtype: torch.dtype | None = None) -> bytes:
-    """Returns a hash of a plain tensor's dtype, shape and bytes, as it is in `dtype`; read once for
-    as long as the tensor stands.
+    """Returns a hash of a tensor's dtype, shape and bytes, as it is in `dtype`, whatever its type
+    makes of them; read once for as long as the tensor stands.
     """
-    dtype = dtype or tensor.dtype
-    if tensor.is_meta:  # holds nothing
-        return f"meta {dtype} {list(tensor.shape)}".encode()
-    stamp = (dtype, *stamp_of(tensor))
+    plain = tensor.as_subclass(Tensor)
+    dtype = dtype or plain.dtype
+    if plain.is_meta:  # holds nothing
+        return f"meta {dtype} {list(plain.shape)}".encode()
+    stamp = (dtype, *stamp_of(plain))
     found = _read.get(tensor)
     if found is None or found[0] != stamp:
-        digest = hashlib.sha256(f"{dtype} {list(tensor.shape)}\n".encode())
-        digest.update(bytes_of(tensor.to(dtype)))
+        digest = hashlib.sha256(f"{dtype} {list(plain.shape)}\n".encode())
+        digest.update(bytes_of(plain.to(dtype)))
         found = stamp, digest.digest()
         _read[tensor] = found
     return found[1]

@@ -25,7 +25,9 @@ from ..fingerprint import digest_of
 PLAIN = (type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.Size, slice)
 NAMED = (type, types.BuiltinFunctionType, types.ModuleType)
 FLOATS = (torch.float16, torch.bfloat16, torch.float32)
-PASSING = {"patches"}  # of tensors that carry patches of their own: the patcher's are read instead
+# Of tensors that carry patches of their own: the patcher's are read instead. A mark that is lost on
+# the way to a card.
+PASSING = {"patches", "is_largest_weight"}
 
 
 class Content:
@@ -102,6 +104,8 @@ class Content:
             self.add_module(value)
         elif hasattr(value, "original_forward") and hasattr(value, "adapter"):
             self.add_bypass(value)
+        elif hasattr(value, "create_injections") and hasattr(value, "hooks"):
+            self.add(value.hooks)
         elif hasattr(value, "loaded_keys") and hasattr(value, "weights"):
             self.add(value.weights)  # of an adapter; where it has been applied does not count
         elif hasattr(value, "__dict__") and not isinstance(value, ModelPatcher):
@@ -139,8 +143,7 @@ class Content:
             inner, context = tensor.__tensor_flatten__()
             self.add(*(getattr(tensor, name) for name in inner), context)
             return
-        with torch._C.DisableTorchFunctionSubclass():
-            self.put(digest_of(tensor.detach().as_subclass(Tensor)))
+        self.put(digest_of(tensor))
         kept = {n: v for n, v in vars(tensor).items() if n not in PASSING and n[:1] != "_"}
         self.add(sorted_by_name(kept))
 
