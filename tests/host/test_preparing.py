@@ -10,7 +10,7 @@ from sefi_pack.benchmarks.world.files import MINIATURE
 from sefi_pack.benchmarks.world.subjects import named
 from sefi_pack.nodes.host.page.progress import Progress
 from sefi_pack.nodes.host.text.encoder import HostTextEncoder
-from sefi_pack.nodes.host.train import pictures, preparing, trainer
+from sefi_pack.nodes.host.train import pictures, preparing, session, trainer
 from sefi_pack.nodes.host.train.borrowing import trainable
 from sefi_pack.nodes.host.train.preparing import expected_frames, prepared
 from sefi_pack.nodes.host.train.run import Loaded
@@ -123,7 +123,7 @@ def test_what_is_not_learned_is_dimmed_in_the_panel(ask, monkeypatch):
 
 
 def test_the_paper_takes_the_picture_as_it_is(ask, pools, monkeypatch):
-    monkeypatch.setattr(preparing, "encode_views", None)  # nothing may be asked of the model
+    monkeypatch.setattr(session, "encode_views", None)  # nothing may be asked of the model
     ask(steps=1, preset="paper")
     ((picture, mask),) = pools
     assert picture.shape == (1, 3, 64, 64) and mask.min() > 0.999

@@ -11,7 +11,6 @@ import pytest
 import seeded
 import torch
 from asking import predicted, samples_of
-from comfy.model_patcher import ModelPatcher
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from sefi_pack.nodes.host import folders
@@ -20,6 +19,7 @@ from sefi_pack.nodes.host.text.encoder import HostTextEncoder
 from sefi_pack.nodes.host.train import run, trainer
 from sefi_pack.nodes.host.train.backbone import HostBackbone
 from sefi_pack.nodes.host.train.borrowing import trainable
+from sefi_pack.nodes.host.train.pictures import square_pictures
 from sefi_pack.sefi_core.errors import (
     IdentityFileError,
     PictureError,
@@ -87,7 +87,8 @@ def test_two_trainings_are_identical_and_the_global_rng_is_untouched(ask, output
 
 def test_a_finished_training_answers_at_once(ask, output, monkeypatch):
     first = ask(preview_every=3)
-    monkeypatch.setattr(run, "train", None)  # no step may be taken
+    monkeypatch.setattr(run, "train", None)  # no step may be taken, no model loaded
+    monkeypatch.setattr(mm, "load_models_gpu", None)
     second = ask(preview_every=3)
     assert torch.equal(pairs_of(first), pairs_of(second)) and torch.equal(first[2], second[2])
     assert first[1] == second[1] and first[0].metadata == second[0].metadata
@@ -105,6 +106,78 @@ def test_a_finished_training_answers_at_once(ask, output, monkeypatch):
 )  # fmt: skip
 def test_whatever_shapes_a_training_makes_it_another(ask, changed):
     assert not torch.equal(pairs_of(ask()), pairs_of(ask(**changed))) or "stages" in changed
+
+
+def was_finished(answer):
+    return answer[3]["sefi_training"][0]["note"].startswith("Finished before")
+
+
+def test_what_does_not_act_does_not_count(ask):
+    """Previews, where what is kept, how memory is saved; a weight of a loss that is off."""
+    off = {"attention_loss": "off"}
+    ask(**off)
+    for changed in (
+        {"preview_every": 2}, {"checkpoint_every": 2}, {"name": "other"},
+        {"gradient_checkpointing": True}, {"attention_loss_weight": 0.5},
+    ):  # fmt: skip
+        assert was_finished(ask(**off, **changed)), changed
+
+
+def reloaded_clip():
+    """SD 1.x's text encoder from its file once more: nobody writes its text projection."""
+    clip = seeded.tiny_clip()
+    weight = clip.cond_stage_model.clip_l.transformer.text_projection.weight
+    weight.data = torch.randn(weight.shape)
+    return clip
+
+
+def test_a_checkpoint_that_was_loaded_again_is_the_same(ask, monkeypatch):
+    with monkeypatch.context() as patched:
+        interrupt_at(patched, 3)
+        with pytest.raises(mm.InterruptProcessingException):
+            ask(clip=reloaded_clip())
+    models = {"model": seeded.tiny_model(), "clip": reloaded_clip(), "vae": seeded.seeded_vae()}
+    resumed = ask(**models, resume=folders.checkpoint_names()[1])
+    mm.unload_all_models()
+    again = ask(**models | {"clip": reloaded_clip()})
+    assert was_finished(again) and torch.equal(pairs_of(again), pairs_of(resumed))
+    hashes = [answer[0].metadata["sefi.encoder_hash"] for answer in (resumed, again)]
+    assert hashes[0] == hashes[1]
+
+
+class Sealed:
+    """A wrapper of a layer that nobody can look into."""
+
+    __slots__ = ("factor", "own")
+
+    def __init__(self, own, factor):
+        self.own, self.factor = own, factor
+
+    def __call__(self, x):
+        return self.own(x) * self.factor
+
+
+def sealed(factor):
+    model = seeded.tiny_model()
+    layer = model.model.diffusion_model.middle_block[1].proj_out
+    layer.forward = Sealed(layer.forward, factor)
+    return model
+
+
+def test_what_cannot_be_read_is_never_finished_before_and_resumes_by_what_it_does(
+    ask, output, monkeypatch
+):
+    whole = ask(model=sealed(2.0))
+    assert not was_finished(ask(model=sealed(2.0))) and not list(output.rglob("finished/*"))
+    with monkeypatch.context() as patched:
+        interrupt_at(patched, 3)
+        with pytest.raises(mm.InterruptProcessingException):
+            ask(model=sealed(2.0))
+    (name,) = folders.checkpoint_names()[1:]
+    with pytest.raises(SettingsError, match="was made with another model;"):
+        ask(model=sealed(0.5), resume=name)
+    resumed = ask(model=sealed(2.0), resume=name)
+    assert torch.equal(pairs_of(whole), pairs_of(resumed))
 
 
 def test_another_checkpoint_trains_anew(ask):
@@ -251,31 +324,6 @@ def test_flags_of_newer_hosts_are_set_and_reset(ask, monkeypatch):
     assert set(seen) == {True} and mm.in_training is False
 
 
-def test_weights_of_newer_hosts_stay_in_place_while_training(ask, model, clip, vae, monkeypatch):
-    """Where a clone can be told not to stream its weights, model and text encoder are."""
-    plain, before = pairs_of(ask()), state_of(model, clip.patcher, vae.patcher)
-    still, loaded = [], []
-    clone, load = ModelPatcher.clone, mm.load_models_gpu
-
-    def newer(self, disable_dynamic=False):
-        made = clone(self)
-        if disable_dynamic:
-            still.append(made)
-        return made
-
-    def loading(models, **options):
-        if options.get("force_full_load"):
-            loaded.extend(models)
-        load(models, **options)
-
-    monkeypatch.setattr(ModelPatcher, "clone", newer)
-    monkeypatch.setattr(mm, "load_models_gpu", loading)
-    assert not torch.equal(pairs_of(ask(train_seed=3)), plain)
-    assert {m.model for m in still} == {model.model, clip.cond_stage_model}
-    assert loaded and all(any(m is s for s in still) for m in loaded)
-    assert state_of(model, clip.patcher, vae.patcher) == before
-
-
 def test_sampling_after_training_is_bit_identical(ask, model, clip):
     def sample():
         positive, negative = (
@@ -325,7 +373,7 @@ def test_the_training_lowers_the_loss_on_a_fixed_probe(model, clip, vae, picture
     with trainable(model, clip.patcher, torch.float32), torch.no_grad():
         encoder = HostTextEncoder(clip, "person")
         generator = torch.Generator().manual_seed(1)
-        subject, _ = trainer.square_pictures(picture, None, 64)
+        subject, _ = square_pictures(picture, None, 64)
         latents = vae.encode(subject.movedim(1, -1)).clone().expand(50, -1, -1, -1)
         noise = torch.randn(latents.shape, generator=generator)
         timesteps = torch.arange(0, 1000, 20)
@@ -577,6 +625,10 @@ def test_a_checkpoint_of_another_training_is_refused_by_what_differs(ask, monkey
         ask(class_word="dog", stages=3, resume=name)
     with pytest.raises(SettingsError, match="has 3 steps behind it, more than the 2 asked for"):
         ask(steps=2, resume=name)
+    monkeypatch.setattr(trainer, "ARITHMETIC", trainer.ARITHMETIC + 1)
+    sentence = "was made with another version of this pack; set these back"
+    with pytest.raises(SettingsError, match=sentence):
+        ask(class_word="dog", stages=3, resume=name)
 
 
 def test_a_host_that_breaks_gradients_is_told_before_the_first_step(

@@ -3,7 +3,7 @@
 The host adds residuals in place, which autograd refuses.
 """
 
-__all__ = ["causal_mask", "encode_embeds"]
+__all__ = ["causal_mask", "encode_embeds", "layers_read"]
 
 from collections.abc import Callable
 
@@ -32,15 +32,27 @@ def encode_embeds(
         clip_layer: The CLIP's clip skip (-1, -2, ...), None for the model's own.
         again: Whether layers are computed again in the backward pass rather than kept.
     """
-    model, count = encoder.transformer.text_model, encoder.num_layers
+    model, (count, normed) = encoder.transformer.text_model, layers_read(encoder, clip_layer)
+    attention = optimized_attention_for_device(x.device, mask=True, small_input=True)
+    for block in model.encoder.layers[:count]:
+        inputs = block, x, mask, attention
+        x = recomputed(text_layer, *inputs) if again else text_layer(*inputs)
+    return model.final_layer_norm(x) if normed else x
+
+
+def layers_read(encoder: SDClipModel, clip_layer: int | None) -> tuple[int, bool]:
+    """Returns how many layers a context goes through, and whether the final norm follows.
+
+    Arguments:
+        clip_layer: The CLIP's clip skip (-1, -2, ...), None for the model's own.
+    """
+    count = encoder.num_layers
     layer, index, _ = encoder.options_default
     if clip_layer is not None:
         layer, index = ("last", None) if abs(clip_layer) > count else ("hidden", clip_layer)
-    attention = optimized_attention_for_device(x.device, mask=True, small_input=True)
-    for block in model.encoder.layers[: count if layer == "last" else index % count + 1]:
-        inputs = block, x, mask, attention
-        x = recomputed(text_layer, *inputs) if again else text_layer(*inputs)
-    return model.final_layer_norm(x) if layer == "last" or encoder.layer_norm_hidden_state else x
+    if layer == "last":
+        return count, True
+    return index % count + 1, encoder.layer_norm_hidden_state
 
 
 def text_layer(block: nn.Module, x: Tensor, mask: Tensor, attention: Callable) -> Tensor:

@@ -25,11 +25,11 @@ from ....sefi_core.identity.identity import Identity
 from ....sefi_core.training.learner import Learner
 from .. import folders
 from ..fingerprint import hash_of_settings
+from .comparing import BEHAVIOUR, changes
 from .resuming import (
     ITS_CHECKPOINT,
     SHAPED_BY,
     begun_with,
-    in_words,
     no_checkpoint,
     read,
     settings_in,
@@ -77,11 +77,18 @@ class RunFiles:
         name: The artist's name for it.
         shaped_by: All that shapes each step; two runs with equal ones differ in their length alone.
         length: What else the outcome depends on.
+        behaviour: What the models make of fixed inputs, where not all of them could be read.
     """
 
     name: str
     shaped_by: dict
     length: dict
+    behaviour: tuple[float, ...] = ()
+
+    @property
+    def known(self) -> bool:
+        """Whether all that shapes the steps could be read: equal hashes then mean equal steps."""
+        return "unread" not in self.shaped_by
 
     @property
     def checkpoint(self) -> Path:
@@ -101,7 +108,8 @@ class RunFiles:
         latter's path.
         """
         identity = self.identity_so_far(learner)
-        metadata = {"format": CHECKPOINT, SHAPED_BY: json.dumps(self.shaped_by)}
+        shaped_by = {**self.shaped_by, BEHAVIOUR: self.behaviour}
+        metadata = {"format": CHECKPOINT, SHAPED_BY: json.dumps(shaped_by)}
         kept = {SAMPLES: shown.samples, STAGES: shown.stages}
         save_tensors(learner.state() | kept, self.checkpoint, metadata)
         so_far = folders.partial_path(self.checkpoint)
@@ -121,9 +129,8 @@ class RunFiles:
             )
         path = folders.checkpoint_path(name)
         state, metadata = read(load_tensors, path, MAX_BYTES)
-        before, now = settings_in(path, metadata), self.shaped_by
-        names = [name for name in before.keys() | now.keys() if before.get(name) != now.get(name)]
-        changed = sorted(set(map(in_words, names)))
+        before = settings_in(path, metadata)
+        changed = changes(before, {**self.shaped_by, BEHAVIOUR: self.behaviour})
         if changed:
             raise SettingsError(
                 f"resume: {path.name} was made with another {one_line(', '.join(changed))}; set "
@@ -145,16 +152,17 @@ class RunFiles:
         tensors = {f"pairs.{name}": value for name, value in outcome.pairs.items()}
         tensors["losses"] = outcome.losses
         tensors |= {SAMPLES: outcome.shown.samples, STAGES: outcome.shown.stages}
-        about = {SHAPED_BY: json.dumps(self.shaped_by), ITS_CHECKPOINT: self.checkpoint.name}
-        save_tensors(tensors, self.finished, {"format": FINISHED, **about})
+        if self.known:
+            about = {SHAPED_BY: json.dumps(self.shaped_by), ITS_CHECKPOINT: self.checkpoint.name}
+            save_tensors(tensors, self.finished, {"format": FINISHED, **about})
         for leftover in (self.checkpoint, folders.partial_path(self.checkpoint)):
             leftover.unlink(missing_ok=True)
 
     def load_finished(self) -> Outcome | None:
         """Returns the outcome of this very training from earlier; None if there is none that can be
-        read.
+        read, or if it may be another's.
         """
-        if not self.finished.exists():
+        if not self.known or not self.finished.exists():
             return None
         try:
             tensors, _ = load_tensors(self.finished, MAX_BYTES)
@@ -180,7 +188,7 @@ def provenance(shaped_by: dict, losses: Tensor) -> dict[str, str]:
     """
     last = losses[-max(1, len(losses) // 10) :].mean(dim=0).tolist()
     hashes = {"checkpoint_hash": "model", "encoder_hash": "clip", "source_hash": "image"}
-    left_out = {*hashes.values(), "vae", "noise_levels"}
+    left_out = {*hashes.values(), "vae", "noise_levels", "unread"}
     training = {name: value for name, value in shaped_by.items() if name not in left_out}
     training |= {
         "steps": len(losses),

@@ -16,9 +16,7 @@ from ....sefi_core.picture.subject_mask import find_subject
 from ....sefi_core.samples import LatentPool, spread_samples
 from ....sefi_core.training.config import TrainingConfig
 from ..text.encoder import HostTextEncoder
-from .backbone import HostBackbone
-from .pictures import encode_views
-from .run import Loaded
+from .session import Loaded
 
 SAMPLES, LEAST_SAMPLES = 20, 5  # of a trial of a single picture; of several, which share them
 
@@ -32,8 +30,8 @@ def prepared(
         frames = expected_frames(host, encoder, pictures, masks, config)
         pictures, masks = moved(pictures, masks, frames)
     if config.find_subject:
-        pool = encode_views(host.vae, host.model, pictures, masks, host.model.load_device)
-        backbone = backbone_of(host, encoder, pool)
+        pool = host.encode(pictures, masks)
+        backbone = host.backbone(encoder, pool.latents)
         found = [find_subject(backbone, encoder, one[None], config.seed) for one in pool.latents]
         masks = F.interpolate(torch.cat(found).to(masks), size=masks.shape[-2:])
     return pictures, masks
@@ -46,8 +44,8 @@ def expected_frames(
     count = max(LEAST_SAMPLES, SAMPLES // len(pictures))
     trials = [moved(pictures, masks, [frame] * len(pictures)) for frame in TRIALS]
     views, view_masks = (torch.cat(planes) for planes in zip(*trials, strict=True))
-    pool = encode_views(host.vae, host.model, views, view_masks, host.model.load_device)
-    backbone = backbone_of(host, encoder, pool)
+    pool = host.encode(views, view_masks)
+    backbone = host.backbone(encoder, pool.latents)
     losses = []
     for view in zip(pool.latents.split(1), pool.masks.split(1), strict=True):
         throw_exception_if_processing_interrupted()
@@ -63,10 +61,3 @@ def moved(pictures: Tensor, masks: Tensor, frames: list[Frame]) -> tuple[Tensor,
         torch.cat([in_frame(picture, frame) for picture, _, frame in each]),
         torch.cat([in_frame(mask, frame, "zeros") for _, mask, frame in each]),
     )
-
-
-def backbone_of(host: Loaded, encoder: HostTextEncoder, pool: LatentPool) -> HostBackbone:
-    """Returns the model, put in place again after the VAE's turn."""
-    host.load()
-    reference = encoder.reference().to(host.model.load_device)
-    return HostBackbone(host.model, reference, pool.latents[:1], host.numbers, encoder.pooled)

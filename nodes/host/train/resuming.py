@@ -4,7 +4,6 @@ __all__ = [
     "ITS_CHECKPOINT",
     "SHAPED_BY",
     "begun_with",
-    "in_words",
     "no_checkpoint",
     "read",
     "require_resumable",
@@ -44,8 +43,8 @@ def settings_in(path: Path, metadata: dict[str, str]) -> dict:
 
 
 def begun_with(config: TrainingConfig, name: str) -> TrainingConfig:
-    """Returns the settings with the selection that the training of a checkpoint was begun with: asked
-    for more steps, it goes on with the length it had.
+    """Returns the settings with the selection that the training of a checkpoint was begun with:
+    asked for more steps, it goes on with the length it had.
     """
     path = trained_to_its_end(name) or folders.checkpoint_path(name)
     before = settings_in(path, read(load_header, path)[1])
@@ -81,13 +80,3 @@ def no_checkpoint(path: Path) -> IdentityFileError:
     return IdentityFileError(
         f"resume: {path.name} is no whole training checkpoint; choose [none] or another."
     )
-
-
-def in_words(name: str) -> str:
-    """Returns what an artist calls a part of `shaped_by`."""
-    names = {"seed": "train_seed", "masked_loss": "mask", "find_subject": "mask"}
-    names |= dict.fromkeys(("generator", "framing", "starts", "race_from", "settle"), "preset")
-    names |= {"race_every": "steps"}  # a short training's selection is shorter
-    names |= {"min_scale": "preset", "arithmetic": "version of this pack"}
-    names |= {"prediction": "model", "noise_levels": "model"}
-    return names.get(name, name)

@@ -1,45 +1,75 @@
 """A training under way: steps, previews, checkpoints, and what is left when it is stopped."""
 
-__all__ = ["Loaded", "Run"]
+__all__ = ["Loaded", "Run", "learned"]
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from comfy.model_patcher import ModelPatcher
-from comfy.sd import CLIP, VAE
 from torch import Tensor
 
 from ....sefi_core.errors import IdentityFileError
 from ....sefi_core.samples import LatentPool
+from ....sefi_core.training.config import TrainingConfig
 from ....sefi_core.training.learner import Learner
 from ....sefi_core.training.loop import StepReport, train
 from ..page.progress import Progress, common_stage
 from ..text.encoder import HostTextEncoder
-from .backbone import HostBackbone
-from .files import Outcome, RunFiles, Shown
+from .files import NOTHING_SHOWN, Outcome, RunFiles, Shown
 from .memory import what_memory_needs
-from .preview import sample_preview
+from .pictures import dimmed
+from .preparing import prepared
+from .request import Request
 from .selftest import require_gradients
+from .session import Loaded
 
 ALL_ALIKE = "A start was still being chosen: all stages of this identity are alike."
 
 
-@dataclass(frozen=True)
-class Loaded:
-    """The host's models while a training borrows them.
+def learned(
+    host: Loaded,
+    request: Request,
+    config: TrainingConfig,
+    pictures: tuple[Tensor, Tensor],
+    files: RunFiles,
+    progress: Progress,
+) -> Outcome:
+    """Trains with the borrowed models, to the end or until the artist stops it.
 
-    Attributes:
-        numbers: The dtype to compute in.
-        load: Puts the models back in place after a preview.
+    Arguments:
+        pictures: Crops (B, 3, R, R) and masks (B, 1, R, R).
     """
+    encoder = host.encoder(request.class_word)
+    if host.is_several_tokens(request.class_word):
+        progress.say(
+            f'class_word: "{request.class_word}" is several tokens for this text encoder; '
+            "the identity starts at their mean."
+        )
+    if not files.known:
+        files = replace(files, behaviour=host.behaviour(encoder))
+    tokens = {name: token.to(host.device) for name, token in encoder.class_tokens.items()}
+    learner = Learner(tokens, config, scaled=host.numbers == torch.float16)
+    shown = NOTHING_SHOWN if request.fresh else files.restore(learner, request.resume)
+    if config.framing or config.find_subject:
+        progress.say("asking the model where it sees the subject")
+        pictures = prepared(host, encoder, *pictures, config)
+        progress.reference(dimmed(*pictures))
+    progress.say(f"encoding {config.views} views of the picture")
+    pool = host.views(*pictures, config, learner.device)
+    progress.choose_from(config.candidates, len(learner.left))
+    run = Run(host, encoder, learner, pool, files, shown, progress)
+    return run.to_the_end(request.preview_every, request.checkpoint_every)
 
-    model: ModelPatcher
-    clip: CLIP
-    vae: VAE
-    numbers: torch.dtype
-    load: Callable[[], None]
+
+def with_gradients(steps: Iterator[StepReport]) -> Iterator[StepReport]:
+    """Takes steps with gradients, which nothing between two of them gets."""
+    while True:
+        with torch.enable_grad():
+            report = next(steps, None)
+        if report is None:
+            return
+        yield report
 
 
 @dataclass
@@ -63,24 +93,16 @@ class Run:
         Only a whole one is stored as finished. What stops it earlier, that wish too, leaves a
         checkpoint to resume.
         """
-        self.host.load()
-        learner = self.learner
-        with torch.no_grad():
-            together = min(learner.config.batch_size, learner.config.stages)
-            reference = self.encoder.reference(together).to(learner.device)
-        backbone = HostBackbone(
-            self.host.model,
-            reference,
-            self.pool.latents[:1],
-            self.host.numbers,
-            self.encoder.pooled,
-        )
-        side = tuple(self.pool.latents.shape[-2:])
+        learner, latents = self.learner, self.pool.latents
+        together = min(learner.config.batch_size, learner.config.stages)
+        backbone = self.host.backbone(self.encoder, latents, together)
+        side = tuple(latents.shape[-2:])
         self.progress.say(what_memory_needs(backbone, self.encoder, learner, side))
-        require_gradients(backbone, self.encoder, self.pool.latents[:1], self.host.numbers)
+        with torch.enable_grad():
+            require_gradients(backbone, self.encoder, latents[:1], self.host.numbers)
         self.progress.go_on(learner.losses[: learner.step], self.shown.stages, self.shown.samples)
         try:
-            for report in train(backbone, self.encoder, self.pool, learner):
+            for report in with_gradients(train(backbone, self.encoder, self.pool, learner)):
                 self.show(report, preview_every)
                 whole = report.step == learner.config.steps
                 if self.progress.keep_asked and not whole:
@@ -153,15 +175,5 @@ class Run:
 
     def preview(self) -> Tensor:
         """Samples a picture with the identity so far; returns it in 8 bits, (1, H, W, 3)."""
-        host, seed = self.host, self.learner.config.seed
-        try:
-            return sample_preview(
-                host.model,
-                host.clip,
-                host.vae,
-                self.files.identity_so_far(self.learner),
-                self.pool.latents[:1],
-                seed,
-            )
-        finally:
-            host.load()
+        identity = self.files.identity_so_far(self.learner)
+        return self.host.preview(identity, self.pool.latents, self.learner.config.seed)

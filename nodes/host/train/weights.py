@@ -1,8 +1,9 @@
 """Weights that autograd takes, in place of those that the executor's inference mode has made.
 
-An inference tensor is swapped for an ordinary one on the same storage, without a copy. Where the
-host computes in another dtype than it stores, it casts each weight for each operation, and autograd
-keeps the cast: there the weights are cast once, for as long as steps are taken.
+An inference tensor is swapped for an ordinary one on the same storage, without a copy; of a
+quantised one, that goes for each tensor that it is made of. Where the host computes in another
+dtype than it stores, it casts each weight for each operation, and autograd keeps the cast: there
+the weights are cast once, for as long as steps are taken.
 """
 
 __all__ = ["Swap", "cast_weights", "freeze", "is_tainted", "thaw"]
@@ -24,13 +25,9 @@ def freeze(module: nn.Module) -> list[Swap]:
                 if tensor is None:
                     continue
                 if is_tainted(tensor):
-                    changed.append((slots, name, tensor, tensor.requires_grad, None))
-                    plain = alias(tensor)
-                    slots[name] = (
-                        nn.Parameter(plain, requires_grad=False)
-                        if slots is part._parameters
-                        else plain
-                    )
+                    plain = slots[name] = like(tensor, alias(tensor))
+                    copy = None if same_storage(plain, tensor) else plain
+                    changed.append((slots, name, tensor, tensor.requires_grad, copy))
                 elif tensor.requires_grad:
                     changed.append((slots, name, tensor, True, None))
                     tensor.requires_grad_(False)
@@ -60,21 +57,40 @@ def thaw(changed: list[Swap]) -> None:
     for slots, name, former, flag, copy in reversed(changed):
         now = slots[name]
         if now is former:
-            now.requires_grad_(flag)
+            former.requires_grad_(flag)
         elif now is copy and now.device == former.device:
             slots[name] = former
         elif now is copy:
-            slots[name] = nn.Parameter(former.to(now.device), requires_grad=flag)
-        elif now.device == former.device and now.data_ptr() == former.data_ptr():
+            slots[name] = like(former, former.to(now.device))
+        elif now.device == former.device and same_storage(now, former):
             slots[name] = former
     changed.clear()
 
 
+def like(former: Tensor, tensor: Tensor) -> Tensor:
+    """Returns a tensor as a parameter if the former one was, with its gradient flag off."""
+    return nn.Parameter(tensor, requires_grad=False) if isinstance(former, nn.Parameter) else tensor
+
+
+def parts_of(tensor: Tensor) -> dict[str, Tensor]:
+    """Returns the tensors that one of a quantised type is made of, by name; none of a plain one."""
+    if not hasattr(tensor, "__tensor_flatten__"):
+        return {}
+    return {name: getattr(tensor, name) for name in tensor.__tensor_flatten__()[0]}
+
+
+def same_storage(one: Tensor, other: Tensor) -> bool:
+    parts, others = parts_of(one).values(), parts_of(other).values()
+    if not parts or not others:
+        return type(one) is type(other) and one.data_ptr() == other.data_ptr()
+    return all(same_storage(*pair) for pair in zip(parts, others, strict=True))
+
+
 def is_tainted(tensor: Tensor) -> bool:
-    """Whether autograd refuses the tensor; one moved out of inference mode may only fail at its
-    version counter.
+    """Whether autograd refuses the tensor, or one that it is made of; one moved out of inference
+    mode may only fail at its version counter.
     """
-    if tensor.is_inference():
+    if tensor.is_inference() or any(is_tainted(part) for part in parts_of(tensor).values()):
         return True
     try:
         return tensor._version < 0
@@ -83,11 +99,19 @@ def is_tainted(tensor: Tensor) -> bool:
 
 
 def alias(tensor: Tensor) -> Tensor:
-    """Returns an ordinary tensor on the same storage; a copy where the tensor type has no plain
-    storage.
+    """Returns an ordinary tensor on the same storage; a copy of a type that does not say what it is
+    made of.
     """
+    if parts := parts_of(tensor):
+        context = tensor.__tensor_flatten__()[1]
+        inner = {name: alias(part) for name, part in parts.items()}
+        return type(tensor).__tensor_unflatten__(inner, context, tensor.size(), tensor.stride())
     if type(tensor) not in (Tensor, nn.Parameter):
         return tensor.clone()
+    if tensor.is_meta:
+        return torch.empty_strided(
+            tensor.size(), tensor.stride(), dtype=tensor.dtype, device=tensor.device
+        )
     empty = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
     return empty.set_(
         tensor.untyped_storage(), tensor.storage_offset(), tensor.size(), tensor.stride()

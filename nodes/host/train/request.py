@@ -1,0 +1,83 @@
+"""What an artist asks of a training, as one value."""
+
+__all__ = ["Request"]
+
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from ....sefi_core.prompts import plain_noun
+from ....sefi_core.training.config import PRESETS, TrainingConfig
+from .. import folders
+from ..prefixes import require_plain
+from .pictures import square_pictures
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Request:
+    """The inputs of Train SeFi ID but for the models.
+
+    Attributes:
+        node_id, workflow: Where progress is shown; the latter is the host's `extra_pnginfo`.
+
+    Raises:
+        SettingsError: `class_word` is no plain noun, or `name` no plain name.
+    """
+
+    image: Tensor
+    class_word: str
+    train_seed: int
+    preset: str
+    steps: int
+    learning_rate: float
+    attention_loss_weight: float
+    attention_loss: str = PRESETS["default"].attention_loss
+    stages: int = 5
+    batch_size: int = 1
+    mask: Tensor | None = None
+    resolution: int = 0
+    dtype: str = "auto"
+    preview_every: int = 100
+    checkpoint_every: int = 250
+    resume: str = folders.NO_CHECKPOINT
+    name: str = "identity"
+    gradient_checkpointing: bool = False
+    node_id: str | None = None
+    workflow: dict | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "class_word", plain_noun(self.class_word))
+        object.__setattr__(self, "name", require_plain("name", self.name))
+
+    @property
+    def fresh(self) -> bool:
+        """Whether it begins a training rather than going on with one."""
+        return self.resume == folders.NO_CHECKPOINT
+
+    @property
+    def settings(self) -> dict[str, object]:
+        """The inputs that a preset leaves to the artist, by their names in TrainingConfig."""
+        return {
+            "learning_rate": self.learning_rate,
+            "steps": self.steps,
+            "attention_loss": self.attention_loss,
+            "attention_loss_weight": self.attention_loss_weight,
+            "stages": self.stages,
+            "batch_size": self.batch_size,
+            "seed": self.train_seed,
+        }
+
+    def pictures(self, own_side: int) -> tuple[Tensor, Tensor]:
+        """Returns crops (B, 3, R, R) and masks (B, 1, R, R), R the model's own side if none is
+        asked for.
+        """
+        return square_pictures(self.image, self.mask, self.resolution or own_side)
+
+    def for_masks(self, config: TrainingConfig, masks: Tensor) -> TrainingConfig:
+        """Returns the settings as what an artist has masked changes them."""
+        masked = bool(masks.min() < 0.99)
+        return replace(
+            config,
+            masked_loss=config.masked_loss or masked,
+            find_subject=config.find_subject and self.mask is None and not masked,
+        )

@@ -1,0 +1,160 @@
+"""A training's hold on the host's models: nothing beside it touches MODEL, CLIP or VAE."""
+
+__all__ = ["Loaded", "Session"]
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from comfy.model_patcher import ModelPatcher
+from comfy.sd import CLIP, VAE
+from torch import Tensor
+
+from ....sefi_core.identity.identity import Identity
+from ....sefi_core.prompts import DEFAULT_PLACEHOLDER, training_prompt
+from ....sefi_core.samples import LatentPool
+from ....sefi_core.training.config import TrainingConfig
+from ..checkpointing import recomputes
+from ..fingerprint import hash_of_tensors
+from ..noise_levels import behaviour, prediction_type, sigmas_at
+from ..text.encoder import HostTextEncoder, word_tokens
+from ..text.families import own_side, require_match
+from ..text.slots import SlottedPrompt
+from .acting import read_clip, read_model, read_vae
+from .backbone import HostBackbone
+from .borrowing import compute_dtype, trainable
+from .pictures import encode_pool, encode_views
+from .preview import sample_preview
+from .standing import standing
+
+LEVELS = (100, 500, 900)  # timesteps
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """The models that a training uses, while it borrows them.
+
+    Attributes:
+        model, clip, vae: Not always what the artist connected (standing.py).
+        numbers: The dtype to compute in.
+        load: Puts the models back in place after a preview.
+        again: Whether blocks are computed again in the backward pass rather than kept.
+    """
+
+    model: ModelPatcher
+    clip: CLIP
+    vae: VAE
+    numbers: torch.dtype
+    load: Callable[[], None]
+    again: bool = False
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.load_device
+
+    def encoder(self, class_word: str) -> HostTextEncoder:
+        return HostTextEncoder(self.clip, class_word, self.again)
+
+    def is_several_tokens(self, word: str) -> bool:
+        return any(len(tokens) > 1 for tokens in word_tokens(self.clip, word).values())
+
+    def encode(self, pictures: Tensor, masks: Tensor) -> LatentPool:
+        """Encodes pictures (n, 3, R, R) with masks (n, 1, R, R) as they are."""
+        return encode_views(self.vae, self.model, pictures, masks, self.device)
+
+    def views(
+        self, pictures: Tensor, masks: Tensor, config: TrainingConfig, device: torch.device
+    ) -> LatentPool:
+        """Draws the training's views and encodes them."""
+        return encode_pool(self.vae, self.model, pictures, masks, config, device)
+
+    @torch.no_grad()
+    def backbone(self, encoder: HostTextEncoder, latents: Tensor, batch: int = 1) -> HostBackbone:
+        """Returns the UNet, put in place, for latents (n, c, h, w).
+
+        Arguments:
+            batch: Prompts of a step.
+        """
+        self.load()
+        reference = encoder.reference(batch).to(self.device)
+        return HostBackbone(self.model, reference, latents[:1], self.numbers, encoder.pooled)
+
+    def behaviour(self, encoder: HostTextEncoder) -> tuple[float, ...]:
+        """Returns what the models make of fixed inputs at a few noise levels, as numbers to compare
+        where their contents cannot be read.
+        """
+        channels = self.model.model.latent_format.latent_channels
+        shape = (len(LEVELS), channels, 16, 16)
+        noise = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(self.device)
+        backbone = self.backbone(encoder, noise)
+        sigmas = sigmas_at(backbone.sampling, torch.tensor(LEVELS, device=self.device))
+        context = encoder.reference().to(self.device).expand(len(LEVELS), -1, -1)
+        prompts = torch.zeros(len(LEVELS), dtype=torch.long)
+        noised = noise * sigmas[:, None, None, None]
+        output = backbone.run(noised, sigmas, context, {}, prompts)
+        return tuple(output.flatten(1)[:, ::64].flatten().tolist())
+
+    def preview(self, identity: Identity, latents: Tensor, seed: int) -> Tensor:
+        """Samples a picture with an identity; returns it in 8 bits, (1, H, W, 3)."""
+        try:
+            return sample_preview(self.model, self.clip, self.vae, identity, latents[:1], seed)
+        finally:
+            self.load()
+
+
+class Session:
+    """The models as they are connected: what is asked of them before any is loaded.
+
+    Arguments:
+        dtype: The artist's choice.
+        checkpointing: Whether the artist asks for blocks to be computed again.
+
+    Raises:
+        MismatchError, SettingsError: They cannot be trained with.
+    """
+
+    def __init__(
+        self,
+        model: ModelPatcher,
+        clip: CLIP,
+        vae: VAE,
+        dtype: str = "auto",
+        checkpointing: bool = False,
+    ) -> None:
+        require_match(model, clip)
+        self.model, self.clip, self.vae = model, clip, vae
+        self.numbers = compute_dtype(model, dtype)
+        self.again = recomputes(model.model, checkpointing)
+        self.own_side = own_side(model)
+
+    def fingerprint(self, class_word: str) -> dict[str, object]:
+        """Returns what of the models shapes a training, by content; "unread" only where something
+        could not be read.
+        """
+        prompt, words = training_prompt(DEFAULT_PLACEHOLDER), {DEFAULT_PLACEHOLDER: class_word}
+        tokens = SlottedPrompt.read(self.clip, prompt, words).reference
+        sampling = copy.deepcopy(self.model.get_model_object("model_sampling")).cpu()
+        parts = {
+            "model": read_model(self.model),
+            "clip": read_clip(self.clip, tokens),
+            "vae": read_vae(self.vae),
+        }
+        unread = sorted({kind for part in parts.values() for kind in part.unread})
+        return {
+            **{name: part.digest for name, part in parts.items()},
+            "prediction": prediction_type(sampling),
+            "noise_levels": hash_of_tensors(behaviour(sampling).items()),
+            **({"unread": unread} if unread else {}),
+        }
+
+    @contextmanager
+    def borrowed(self) -> Iterator[Loaded]:
+        """Yields the models loaded and frozen; gradients are for the steps to turn on."""
+        with (
+            standing(self.model, self.clip) as (model, clip),
+            trainable(model, clip.patcher, self.numbers, self.again) as (loaded, load),
+            torch.no_grad(),
+        ):
+            yield Loaded(loaded, clip, self.vae, self.numbers, load, self.again)
