@@ -50,7 +50,7 @@ from sefi_pack.nodes.host.train.backbone import HostBackbone
 from sefi_pack.nodes.host.train.borrowing import trainable
 from sefi_pack.nodes.host.train.pictures import encode_pool, square_pictures
 from sefi_pack.nodes.host.train.preparing import prepared
-from sefi_pack.nodes.host.train.run import Loaded
+from sefi_pack.nodes.host.train.session import Loaded
 from sefi_pack.sefi_core.identity.identity import Identity
 from sefi_pack.sefi_core.prompts import training_prompt
 from sefi_pack.sefi_core.samples import LatentPool

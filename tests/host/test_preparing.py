@@ -13,7 +13,7 @@ from sefi_pack.nodes.host.text.encoder import HostTextEncoder
 from sefi_pack.nodes.host.train import pictures, preparing, session, trainer
 from sefi_pack.nodes.host.train.borrowing import trainable
 from sefi_pack.nodes.host.train.preparing import expected_frames, prepared
-from sefi_pack.nodes.host.train.run import Loaded
+from sefi_pack.nodes.host.train.session import Loaded
 from sefi_pack.sefi_core.picture.alignment import Frame, in_frame
 
 DEFAULT = METHODS["default"].config

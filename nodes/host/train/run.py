@@ -1,6 +1,6 @@
 """A training under way: steps, previews, checkpoints, and what is left when it is stopped."""
 
-__all__ = ["Loaded", "Run", "learned"]
+__all__ = ["Run", "learned"]
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
