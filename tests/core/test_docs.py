@@ -23,6 +23,7 @@ PAGES = sorted(
 )  # fmt: skip
 HELP = ROOT / "web/docs"
 OURS = "https://github.com/comfyui-sefi-id/ComfyUI-SeFi-ID/blob/main/"
+MESSAGES = messages()
 ERRORS = re.compile(r"^\| (the sentence (begins|goes on)|you see) \|", re.MULTILINE)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 
@@ -111,11 +112,11 @@ def is_said(quoted):
     """
     if quoted.startswith("…"):  # it goes on like this
         parts = [part.strip() for part in quoted.split("…")]
-        return any(all(part in message.text for part in parts) for message in messages())
+        return any(all(part in message.text for part in parts) for message in MESSAGES)
     field, _, said = quoted.partition(": ")
     parts = [part.strip(" .") for part in re.split(r"…|\d+|\"[^\"]*\"", said)]
     pattern = ".*".join(map(re.escape, parts))
-    for message in messages():
+    for message in MESSAGES:
         of, _, text = message.text.partition(": ")
         if of == field or of.startswith("<"):
             source = (ROOT / message.place.split(":")[0]).read_text()
