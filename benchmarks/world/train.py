@@ -107,7 +107,9 @@ class Run:
             for i, trait in enumerate(TRAITS[kind]):
                 basis[i] = former.get(trait, basis[i])
         earlier = f" after {former}" if (former := before.card.get("begun_from")) else ""
-        return f"{before.card['steps']:,} steps on an earlier form of the world{earlier}"
+        same = before.scale == self.options.scale
+        where = "on an earlier form of the world" if same else f"at s = {before.scale}"
+        return f"{before.card['steps']:,} steps {where}{earlier}"
 
     @property
     def path(self) -> Path:
