@@ -3,8 +3,8 @@
     .venv/bin/python tests/browser/pictures.py
 
 In all of them the miniature world stands in for a checkpoint: its cartoons are what it can draw.
-Three workflows ask for what it cannot stand in for, SDXL, a ControlNet, and a place of its own for
-each person: they are shown before a run.
+Four workflows ask for what it cannot stand in for, SDXL, a ControlNet, a place of its own for each
+person, and a larger second pass: they are shown before a run.
 The pictures of Draw SeFi Attention Map and Evaluate SeFi ID are not of the page, and stay.
 """
 
@@ -126,6 +126,9 @@ def before_a_run(opened: Opened) -> None:
     opened.open_workflow(workflow("regional_two_people"))
     kinds = ("LoadSeFiEmbedding", "ApplySeFiConditioning", "SolidMask", "ConditioningSetMask")
     save(below(shot(opened, *kinds)), WORKFLOWS / "regional_two_people.jpg")
+    opened.open_workflow(workflow("detailer_and_upscale"))
+    kinds = ("ApplySeFiConditioning", "KSampler", "LatentUpscaleBy", "SetLatentNoiseMask")
+    save(below(shot(opened, *kinds)), WORKFLOWS / "detailer_and_upscale.jpg")
     open_workflow(opened, "apply_identity")
     put_in_place(opened, "ApplySeFiConditioning", "ExportSeFiAsTextualInversion")
     nodes = shot(opened, "ExportSeFiAsTextualInversion")

@@ -2,10 +2,13 @@
 nothing is said where all is well.
 """
 
+import json
 import logging
 import re
+from pathlib import Path
 
 import comfy.samplers
+import comfy_extras.nodes_mask as nodes_mask
 import pytest
 import torch
 from scene import Scene
@@ -463,3 +466,37 @@ def test_a_node_that_wants_k_and_v_alike_is_named_in_one_sentence(host):
     assert error["exception_type"].endswith("MismatchError")
     assert error["exception_message"].startswith("positive: a node on this model stops at an ident")
     assert "node.py" not in "".join(error["traceback"]) and "require_equal" not in str(error)
+
+
+def test_every_pass_of_the_template_meets_the_identity(host):
+    """detailer_and_upscale, small: two passes and a face, each with an Apply of its own."""
+    masks = {"SolidMask": nodes_mask.SolidMask, "MaskComposite": nodes_mask.MaskComposite}
+    nodes.NODE_CLASS_MAPPINGS.update(masks)
+    path = Path(__file__).resolve().parents[2] / "workflows/api/detailer_and_upscale.json"
+    prompt = json.loads(path.read_text())
+    by_kind = {}
+    for number, node in prompt.items():
+        by_kind.setdefault(node["class_type"], []).append(number)
+    (loader,), (identity,) = by_kind["CheckpointLoaderSimple"], by_kind["LoadSeFiEmbedding"]
+    for number in (loader, identity):
+        prompt[number] = {"class_type": "Parts", "inputs": {"name": "anna"}}
+    for node in prompt.values():
+        for name, value in node["inputs"].items():
+            if value == [identity, 0]:
+                node["inputs"][name] = [identity, 2]
+    (decode,), (save,) = by_kind["VAEDecode"], by_kind["SaveImage"]
+    prompt[save] = {
+        "class_type": "Keep",
+        "inputs": {"latent": prompt.pop(decode)["inputs"]["samples"]},
+    }
+    prompt[by_kind["EmptyLatentImage"][0]]["inputs"].update(width=64, height=64)
+    for number in by_kind["KSampler"]:
+        prompt[number]["inputs"]["steps"] = 3
+    (latent,), told, _ = host.run(prompt)
+    assert told == [] and latent.shape[-1] == 12
+    met = {
+        sampler: {a.node for a, arrival in found.items() if arrival.acted}
+        for sampler, found in account._latest.arrivals.items()
+    }
+    whole, face = by_kind["ApplySeFiConditioning"]
+    assert met == dict(zip(by_kind["KSampler"], ({whole}, {whole}, {face}), strict=True))

@@ -9,6 +9,7 @@ from ui_graph import WORKFLOWS
 NAMES = [
     "apply_identity",
     "attention_and_scores",
+    "detailer_and_upscale",
     "edit_stages",
     "regional_two_people",
     "sdxl",

@@ -20,7 +20,7 @@ from comfy.sd import CLIP
 from comfy_execution.utils import get_executing_context
 from torch import Tensor
 
-from ....sefi_core.errors import MismatchError, SettingsError, one_line
+from ....sefi_core.errors import MismatchError, SettingsError
 from ....sefi_core.identity.group import IdentityGroup
 from ....sefi_core.identity.identity import Identity
 from ....sefi_core.stages import active_range
@@ -31,11 +31,6 @@ from .account import Given
 from .arrivals import Applied, contexts_of
 from .collecting import APPLIED, KEY, collect_contexts
 
-ONE_CONTEXT = (
-    'positive: a node on this model stops at an identity, whose K and V differ ("{}"); take that '
-    "node out (Attention Couple for one), and put each person into a mask with Conditioning (Set "
-    "Mask) and Conditioning (Combine)."
-)
 VALUES = "sefi_values"  # this model call's value context, in transformer_options
 
 
@@ -135,7 +130,16 @@ def stage_model_call(
     except AssertionError as error:
         if not chunks:
             raise
-        raise MismatchError(ONE_CONTEXT.format(one_line(str(error)))) from None
+        raise stopped(error) from None
+
+
+def stopped(error: AssertionError) -> MismatchError:
+    """Returns the sentence about a node that asserts K = V, as one Attention Couple does."""
+    return MismatchError(
+        f'positive: a node on this model stops at an identity, whose K and V differ ("{error}"); '
+        "take that node out (Attention Couple for one), and give each person a mask with "
+        "Conditioning (Set Mask) and Conditioning (Combine)."
+    )
 
 
 def changed_alike(staged: Tensor, plain: Tensor | None, rows: Tensor) -> Tensor:
