@@ -67,6 +67,7 @@ def copied(patcher: ModelPatcher, overrides: dict[ModelPatcher, tuple]) -> Model
         return patcher
     made = {"model_override": overrides[patcher]} if patcher in overrides else {}
     copy = patcher.clone(disable_dynamic=True, **made)
+    copy.is_injected, copy.hook_backup = False, {}  # of the first model's modules
     copy.injections = {
         key: [new for one in injections for new in rehung(one, copy)]
         for key, injections in copy.injections.items()
