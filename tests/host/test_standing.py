@@ -98,6 +98,44 @@ def test_what_cannot_be_read_again_is_one_sentence(ask, both, output, name):
     assert not any(reader.reads for reader in readers) and not list(output.rglob("*.safetensors"))
 
 
+@pytest.mark.parametrize("change", ["padding", "forward", "hook"])
+def test_what_the_copy_would_lack_is_one_sentence(both, change):
+    model, clip, *_ = both
+    layer = model.model.diffusion_model.out[2]
+    own = layer.forward
+    {
+        "padding": lambda: setattr(layer, "padding_mode", "circular"),
+        "forward": lambda: setattr(layer, "forward", lambda x: own(x) * 2.0),
+        "hook": lambda: layer.register_forward_hook(lambda *given: given[-1] * 2.0),
+    }[change]()
+    with pytest.raises(
+        SettingsError, match="model: a node has changed parts of it in place, which"
+    ):
+        with standing(model, clip):
+            pass
+
+
+def test_a_bypass_lora_is_hung_on_the_copy(both):
+    if not hasattr(comfy.sd, "load_bypass_lora_for_models"):
+        pytest.skip("this host has no bypass LoRAs")
+    model, clip, *_ = both
+    base = "diffusion_model.middle_block.1.proj_in"
+    tensors = {
+        f"{base}.lora_up.weight": torch.randn(64, 2),
+        f"{base}.lora_down.weight": torch.ones(2, 64),
+    }
+    model, _ = comfy.sd.load_bypass_lora_for_models(model, None, tensors, 1.0, 0.0)
+    model.inject_model()  # as it is after a picture
+    with standing(model, clip) as (copy, _):
+        changed = copy.model.diffusion_model.middle_block[1].proj_in
+        x = torch.randn(1, 64, *[1] * (changed.weight.ndim - 2))
+        before = changed(x)
+        copy.inject_model()
+        assert not torch.equal(changed(x), before)
+        copy.eject_model()
+    model.eject_model()
+
+
 def test_one_checkpoint_is_read_once_for_both(both, monkeypatch):
     if not hasattr(comfy.sd, "load_checkpoint_clip_patcher"):
         pytest.skip("this host streams nothing")

@@ -6,7 +6,7 @@ conditionings, which the host brings in while it samples, do not act. Weights th
 as SD 1.x's text projection, which no file holds, do not act either.
 """
 
-__all__ = ["Read", "read_clip", "read_model", "read_vae"]
+__all__ = ["Read", "read_clip", "read_model", "read_parts", "read_vae"]
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -73,12 +73,22 @@ def read_vae(vae: VAE) -> Read:
     return read(vae.patcher, lambda _: True)
 
 
-def read(patcher: ModelPatcher, acts: Acts, *beside: object) -> Read:
+def read_parts(patcher: ModelPatcher) -> Read:
+    """Returns what nodes have hung on the model of a MODEL or a CLIP, or changed in its modules."""
+
+    def acts(name: str) -> bool:
+        return name.startswith("diffusion_model.") or ".transformer." in name
+
+    return read(patcher, acts, weights=False)
+
+
+def read(patcher: ModelPatcher, acts: Acts, *beside: object, weights: bool = True) -> Read:
     """Returns the hash of what acts of a patcher's model, with patches and the like.
 
     Arguments:
         acts: Whether a weight or module of this name is ever read.
         beside: What else counts.
+        weights: Whether the model's own do.
     """
     with ejected(patcher):
         modules = dict(own_modules(patcher))
@@ -88,7 +98,7 @@ def read(patcher: ModelPatcher, acts: Acts, *beside: object) -> Read:
             if acts(f"{name}."):
                 facts = facts_of(module) if name else ()  # the host keeps its accounts on the whole
                 content.add(name, kind_of(module), module.extra_repr(), *facts)
-        for name, tensor, dtype in own_tensors(patcher, modules):
+        for name, tensor, dtype in own_tensors(patcher, modules) if weights else ():
             if acts(name):
                 content.put(name)
                 content.add_tensor(tensor, dtype)

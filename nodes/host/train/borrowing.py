@@ -4,9 +4,9 @@ The executor runs nodes in inference mode, so the weights it loads are inference
 autograd refuses; inside `trainable` each is swapped for one that it takes.
 """
 
-__all__ = ["DTYPES", "compute_dtype", "trainable"]
+__all__ = ["DTYPES", "Hold", "compute_dtype", "trainable"]
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import comfy.model_management as mm
@@ -45,10 +45,45 @@ def dtype_of(model: ModelPatcher) -> torch.dtype:
     return model.get_model_object("manual_cast_dtype") or model.model.get_dtype()
 
 
+class Hold:
+    """The weights of both models, in place for steps from each call until they are released.
+
+    Whatever lets the host move or patch weights releases them first: it loads in the mode of the
+    caller, as ever, since quantised weights made in one cannot be moved in the other.
+    """
+
+    def __init__(
+        self, model: ModelPatcher, encoder: ModelPatcher, dtype: torch.dtype, cast: bool
+    ) -> None:
+        self.model, self.encoder, self.dtype, self.cast = model, encoder, dtype, cast
+        self.mode = torch.is_inference_mode_enabled()
+        self.swapped: list[Swap] = []
+
+    def __call__(self) -> None:
+        """Loads, freezes and casts, for steps."""
+        self.load()
+        if self.cast:
+            with torch.no_grad():
+                self.swapped += cast_weights(self.model.model.diffusion_model, self.dtype)
+                self.swapped += cast_weights(self.encoder.model, torch.float32)
+
+    def load(self) -> None:
+        self.release()
+        both = [self.model, self.encoder]
+        with torch.inference_mode(self.mode), torch.no_grad():  # LoRAs are patched in, in place
+            mm.load_models_gpu(both, memory_required=EVERYTHING, force_full_load=True)
+        for patcher in both:
+            self.swapped += freeze(patcher.model)
+
+    def release(self) -> None:
+        """Gives the weights back, wherever they are by now."""
+        thaw(self.swapped)
+
+
 @contextmanager
 def trainable(
     model: ModelPatcher, encoder: ModelPatcher, dtype: torch.dtype, again: bool = False
-) -> Iterator[tuple[ModelPatcher, Callable[[], None]]]:
+) -> Iterator[tuple[ModelPatcher, Hold]]:
     """Loads both models fully and makes them differentiable in their inputs.
 
     Arguments:
@@ -56,37 +91,22 @@ def trainable(
             SDXL's are in any case.
 
     Yields:
-        The loaded model, and a function to call before steps are taken, at first and after
-        something else (a preview) may have moved weights.
+        The loaded model, and what is to be called before steps are taken.
     """
     loaded = computing_in(model, dtype)
-    swapped: list[Swap] = []
-    was_training = getattr(mm, "in_training", None)
     cast = not recomputes(loaded.model, again)  # blocks computed again keep no casts
-
-    @torch.no_grad()  # the host patches LoRAs into weights in place
-    def load() -> None:
-        mm.load_models_gpu([loaded, encoder], memory_required=EVERYTHING, force_full_load=True)
-        for patcher in (loaded, encoder):
-            swapped.extend(freeze(patcher.model))
-
-    @torch.no_grad()
-    def load_for_steps() -> None:
-        load()
-        if cast:
-            swapped.extend(cast_weights(loaded.model.diffusion_model, dtype))
-            swapped.extend(cast_weights(encoder.model, torch.float32))
-
+    hold = Hold(loaded, encoder, dtype, cast)
+    was_training = getattr(mm, "in_training", None)
     try:
         if was_training is not None:
             mm.in_training = True
         with torch.inference_mode(False), torch.enable_grad(), recomputing(loaded.model, again):
-            load()
-            yield loaded, load_for_steps
+            hold.load()
+            yield loaded, hold
     finally:
         if was_training is not None:
             mm.in_training = was_training
-        thaw(swapped)
+        hold.release()
         if loaded is not model:
             forget(loaded)
 

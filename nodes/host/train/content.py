@@ -115,8 +115,9 @@ class Content:
 
     def add_bypass(self, hook: object) -> None:
         """Adds an adapter beside a layer. Applying it puts its weights into the layer's dtype."""
-        weight = getattr(hook.module, "weight", None)
-        dtype = weight.dtype if weight is not None and weight.dtype in FLOATS else None
+        own = getattr(getattr(hook.module, "weight", None), "dtype", None)
+        dtype = getattr(hook.module, "weight_comfy_model_dtype", own)
+        dtype = dtype if dtype in FLOATS else None
         weights = getattr(hook.adapter, "weights", hook.adapter)
         if isinstance(weights, list | tuple):
             weights = [w.to(dtype) if isinstance(w, Tensor) and dtype else w for w in weights]
@@ -152,6 +153,9 @@ class Content:
 
 
 def kind_of(value: object) -> str:
+    """Returns a value's type. The host chooses among its own classes of a layer by device."""
+    if isinstance(value, nn.Module) and type(value).__module__ == "comfy.ops":
+        return type(value).__name__
     return f"{type(value).__module__}.{type(value).__qualname__}"
 
 

@@ -3,7 +3,7 @@
 __all__ = ["Loaded", "Session"]
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -24,7 +24,7 @@ from ..text.families import own_side, require_match
 from ..text.slots import SlottedPrompt
 from .acting import read_clip, read_model, read_vae
 from .backbone import HostBackbone
-from .borrowing import compute_dtype, trainable
+from .borrowing import Hold, compute_dtype, trainable
 from .pictures import encode_pool, encode_views
 from .preview import sample_preview
 from .standing import standing
@@ -39,7 +39,7 @@ class Loaded:
     Attributes:
         model, clip, vae: Not always what the artist connected (standing.py).
         numbers: The dtype to compute in.
-        load: Puts the models back in place after a preview.
+        load: Puts weights in place for steps; what lets the host move them releases them first.
         again: Whether blocks are computed again in the backward pass rather than kept.
     """
 
@@ -47,7 +47,7 @@ class Loaded:
     clip: CLIP
     vae: VAE
     numbers: torch.dtype
-    load: Callable[[], None]
+    load: Hold
     again: bool = False
 
     @property
@@ -62,12 +62,14 @@ class Loaded:
 
     def encode(self, pictures: Tensor, masks: Tensor) -> LatentPool:
         """Encodes pictures (n, 3, R, R) with masks (n, 1, R, R) as they are."""
+        self.load.release()
         return encode_views(self.vae, self.model, pictures, masks, self.device)
 
     def views(
         self, pictures: Tensor, masks: Tensor, config: TrainingConfig, device: torch.device
     ) -> LatentPool:
         """Draws the training's views and encodes them."""
+        self.load.release()
         return encode_pool(self.vae, self.model, pictures, masks, config, device)
 
     @torch.no_grad()
@@ -98,6 +100,7 @@ class Loaded:
 
     def preview(self, identity: Identity, latents: Tensor, seed: int) -> Tensor:
         """Samples a picture with an identity; returns it in 8 bits, (1, H, W, 3)."""
+        self.load.release()
         try:
             return sample_preview(self.model, self.clip, self.vae, identity, latents[:1], seed)
         finally:

@@ -7,6 +7,7 @@ copy has modules of its own, so that nothing of the first may be used beside it.
 
 __all__ = ["forget", "standing"]
 
+import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -16,6 +17,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy.sd import CLIP
 
 from ....sefi_core.errors import SettingsError
+from .acting import read_parts
 
 
 @contextmanager
@@ -33,12 +35,16 @@ def standing(model: ModelPatcher, clip: CLIP) -> Iterator[tuple[ModelPatcher, CL
     if copies[1] is not text:
         clip = clip.clone()
         clip.patcher, clip.cond_stage_model = copies[1], copies[1].model
+    pairs = [
+        (copy, own) for copy, own in zip(copies, (model, text), strict=True) if copy is not own
+    ]
     try:
+        for copy, own in pairs:
+            require_same("model" if own is model else "clip", copy, own)
         yield copies[0], clip
     finally:
-        for copy, own in zip(copies, (model, text), strict=True):
-            if copy is not own:
-                forget(copy)
+        for copy, _ in pairs:
+            forget(copy)
 
 
 def is_streamed(patcher: ModelPatcher) -> bool:
@@ -60,7 +66,36 @@ def copied(patcher: ModelPatcher, overrides: dict[ModelPatcher, tuple]) -> Model
     if not is_streamed(patcher):
         return patcher
     made = {"model_override": overrides[patcher]} if patcher in overrides else {}
-    return patcher.clone(disable_dynamic=True, **made)
+    copy = patcher.clone(disable_dynamic=True, **made)
+    copy.is_injected, copy.hook_backup = False, {}  # of the first model's modules
+    copy.injections = {
+        key: [new for one in injections for new in rehung(one, copy)]
+        for key, injections in copy.injections.items()
+    }
+    return copy
+
+
+def rehung(injection: object, copy: ModelPatcher) -> list:
+    """Returns an injection for a copy. The host's of bypass LoRAs know the first model's modules;
+    what makes them is among what they have closed over.
+    """
+    inject = injection.inject
+    held = inspect.getclosurevars(inject).nonlocals if inspect.isfunction(inject) else {}
+    for maker in held.values():
+        if hasattr(maker, "create_injections"):
+            fresh = type(maker)()
+            fresh.adapters = dict(maker.adapters)
+            return fresh.create_injections(copy.model)
+    return [injection]
+
+
+def require_same(name: str, copy: ModelPatcher, own: ModelPatcher) -> None:
+    """Raises SettingsError if a copy lacks what a node has changed in the first model's modules."""
+    if read_parts(copy).digest != read_parts(own).digest:
+        raise SettingsError(
+            f"{name}: a node has changed parts of it in place, which a copy for training (dynamic "
+            "VRAM) does not have; take that node out, or start ComfyUI with --disable-dynamic-vram."
+        )
 
 
 def read_once(model: ModelPatcher, text: ModelPatcher) -> dict[ModelPatcher, tuple]:
