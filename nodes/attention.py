@@ -46,11 +46,12 @@ class SeFiAttentionMap(io.ComfyNode):
                     tooltip="To Draw SeFi Attention Map. The sampler fills it.",
                 ),
             ],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
     def execute(cls, **inputs) -> io.NodeOutput:
-        return io.NodeOutput(*watch_attention(**inputs))
+        return io.NodeOutput(*watch_attention(**inputs, node_id=cls.hidden.unique_id))
 
 
 class DrawSeFiAttentionMap(io.ComfyNode):

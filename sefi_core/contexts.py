@@ -10,7 +10,7 @@ __all__ = ["StagedContext", "concatenated", "put_tokens", "stage_contexts"]
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -26,12 +26,16 @@ class StagedContext:
         keys, values: Shape (S, L, C); L is L' or a multiple of it, whole contexts repeated.
         reference: The reference prompt's context, (1, L', C).
         edges: The S + 1 descending timesteps that bound the stages.
+        elsewhere: What `on` has made for other devices.
     """
 
     keys: Tensor
     values: Tensor
     reference: Tensor
     edges: tuple[int, ...]
+    elsewhere: dict[torch.device, "StagedContext"] = field(
+        default_factory=dict, init=False, repr=False
+    )
 
     def at(self, timestep: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the key and value context, each (1, L, C), of a timestep (1,); no device is
@@ -39,6 +43,16 @@ class StagedContext:
         """
         stage = stage_of(timestep, self.edges)
         return self.keys.index_select(0, stage), self.values.index_select(0, stage)
+
+    def on(self, device: torch.device) -> "StagedContext":
+        """Returns it with keys and values on a device; a copy is kept, as calls come from there
+        again.
+        """
+        if self.keys.device == device:
+            return self
+        if device not in self.elsewhere:
+            self.elsewhere[device] = self.map(lambda x: x.to(device))
+        return self.elsewhere[device]
 
     def map(self, change: Callable[[Tensor], Tensor]) -> "StagedContext":
         """Returns it with `change` applied to keys and values."""

@@ -19,6 +19,7 @@ __all__ = [
 
 import math
 from dataclasses import dataclass, field, replace
+from threading import Lock
 
 import torch
 from torch import Tensor
@@ -38,7 +39,7 @@ Box = tuple[float, float, float, float]
 
 @dataclass(eq=False)
 class AttentionRecord:
-    """The maps of one prompt, summed stage by stage.
+    """The maps of one prompt, summed stage by stage; several threads may add.
 
     Attributes:
         edges: The S + 1 descending timesteps that bound the stages.
@@ -53,16 +54,20 @@ class AttentionRecord:
     box: Box = (0.0, 0.0, 1.0, 1.0)
     sums: Tensor | None = None
     counts: Tensor = field(default_factory=lambda: torch.zeros(0))
+    lock: Lock = field(default_factory=Lock, init=False, repr=False)
 
     def add(self, maps: Tensor, timestep: Tensor) -> None:
-        """Adds a layer's maps (B, L, 32, 32) of a model call at a timestep (1,); nothing waits."""
-        if self.sums is None:
-            stages = len(self.edges) - 1
-            self.sums = maps.new_zeros(len(maps), stages, *maps.shape[1:])
-            self.counts = maps.new_zeros(stages)
-        stage = stage_of(timestep, self.edges).to(self.sums.device)
-        self.sums.index_add_(1, stage, maps[:, None].to(self.sums.device))
-        self.counts.index_add_(0, stage, torch.ones_like(stage, dtype=self.counts.dtype))
+        """Adds a layer's maps (B, L, 32, 32) of a model call at a timestep (1,), which may be on
+        another device each time; nothing waits.
+        """
+        with self.lock:
+            if self.sums is None:
+                stages = len(self.edges) - 1
+                self.sums = maps.new_zeros(len(maps), stages, *maps.shape[1:])
+                self.counts = maps.new_zeros(stages)
+            stage = stage_of(timestep, self.edges).to(self.sums.device)
+            self.sums.index_add_(1, stage, maps[:, None].to(self.sums.device))
+            self.counts.index_add_(0, stage, torch.ones_like(stage, dtype=self.counts.dtype))
 
     def on_cpu(self) -> "AttentionRecord":
         """Returns it with its sums in main memory."""

@@ -1,12 +1,16 @@
 """Attention maps of genuine samplings: nothing changes, and what is recorded was attended."""
 
 import functools
+import gc
 import importlib
 import importlib.util
 import itertools
 import math
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from uuid import uuid4
 
 import comfy.patcher_extension
 import comfy_extras.nodes_custom_sampler as custom
@@ -16,9 +20,10 @@ import torch
 from comfy.ldm.modules.attention import attention_pytorch
 from sefi_pack.nodes.host.apply.sampling import apply_identity
 from sefi_pack.nodes.host.maps.attention import watch_attention
-from sefi_pack.nodes.host.maps.recording import KEPT_RUNS
+from sefi_pack.nodes.host.maps.recording import KEPT_RUNS, Run
 from sefi_pack.nodes.host.maps.view import draw_attention
 from sefi_pack.nodes.host.maps.words import split_words, word_columns
+from sefi_pack.sefi_core.analysis.heatmap import AttentionRecord
 from sefi_pack.sefi_core.errors import MismatchError, PictureError, PromptError, SettingsError
 
 import nodes
@@ -199,9 +204,8 @@ def test_what_is_held_is_bounded(model, clip):
     for seed in range(KEPT_RUNS + 2):
         ksampler(latent=empty(2), steps=1, seed=seed)(watched, positive, encode(clip, ""))
         assert recording.nbytes <= KEPT_RUNS * bound
-    assert len(recording.runs) == KEPT_RUNS and recording.current.samples is None
-    held = [run.samples for run in recording.runs]
-    assert all(x.dtype == torch.float16 and x.shape == (2, 4, 8, 8) for x in held)
+    assert len(recording.runs) == KEPT_RUNS and not recording.running
+    assert all(len(run.ended) == 64 and not run.table for run in recording.runs)
 
 
 def test_a_latent_finds_its_own_sampling(model, clip):
@@ -273,7 +277,7 @@ def test_an_interrupted_sampling_leaves_nothing_behind(model, clip):
     stopped.add_wrapper(comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL, stop)
     with pytest.raises(KeyboardInterrupt):
         ksampler()(stopped, positive, negative)
-    assert not recording.runs and not recording.current.prompts
+    assert not recording.runs and not recording.running and not recording.current.prompts
     assert torch.equal(ksampler()(watched, positive, negative), plain)
     assert torch.equal(ksampler()(model, positive, negative), plain)
     assert len(recording.runs) == 1
@@ -463,3 +467,78 @@ def test_what_does_not_fit_is_one_sentence(changes, kind, sentence, drawn):
     with pytest.raises(kind, match=f"^{sentence}") as error:
         drawn(**changes)
     assert "\n" not in str(error.value)
+
+
+def sampled(model, clip, seed=3):
+    return ksampler(steps=1, seed=seed)(model, encode(clip, "a person"), encode(clip, "bad"))
+
+
+def test_a_recording_that_was_let_go_is_told_from_a_wrong_link(model, clip):
+    """The host frees the recording and keeps the latent; the node then makes a new one."""
+    watched, recording = watch_attention(model, node_id="7")
+    samples = sampled(watched, clip)
+    _, another = watch_attention(model, node_id="8")
+    with pytest.raises(SettingsError, match="that another SeFi Attention Map watched"):
+        another.prompt(samples, 1)
+    _, renewed = watch_attention(model, node_id="7")
+    with pytest.raises(SettingsError, match="no longer held"):
+        renewed.prompt(samples, 1)
+    with pytest.raises(SettingsError, match="does not come from a sampler"):
+        recording.prompt(sampled(model, clip, seed=8), 1)
+    del watched, recording
+    model.model.current_patcher = None  # the last one to have sampled
+    gc.collect()
+    with pytest.raises(SettingsError, match="no longer held"):
+        another.prompt(samples, 1)
+
+
+def test_a_latent_of_too_many_samplings_ago_says_so(model, clip):
+    watched, recording = watch_attention(model)
+    first, *_, last = [sampled(watched, clip, seed) for seed in range(KEPT_RUNS + 1)]
+    assert recording.prompt(last, 1).counts.sum() > 0
+    with pytest.raises(SettingsError, match=f"{KEPT_RUNS} later samplings"):
+        recording.prompt(first, 1)
+
+
+def test_a_model_watched_twice_records_in_both(model, clip):
+    once, one = watch_attention(model, node_id="1")
+    twice, two = watch_attention(once, node_id="2")
+    samples = sampled(twice, clip)
+    assert torch.equal(one.prompt(samples, 1).mean(), two.prompt(samples, 1).mean())
+    _, renewed = watch_attention(model, node_id="1")
+    with pytest.raises(SettingsError, match="no longer held"):
+        renewed.prompt(samples, 1)
+
+
+def test_samplings_in_two_threads_keep_apart(model, clip):
+    """Each has its own model, and a recording in common."""
+    watched, recording = watch_attention(model)
+    alone = {seed: sampled(watched, clip, seed) for seed in (1, 2)}
+    expected = {seed: recording.prompt(alone[seed], 1).mean() for seed in alone}
+    recording.runs.clear()
+    inside = threading.Barrier(2, timeout=60)
+
+    def run(seed):
+        with torch.inference_mode(), recording.under_way(Run()) as mine:
+            assert recording.current is mine
+            inside.wait()
+            uuid, record = uuid4(), AttentionRecord(recording.edges, 77)
+            mine.table[uuid] = record
+            inside.wait()
+            assert recording.rows([uuid], 1) == [(slice(0, 1), record)]
+            inside.wait()
+            assert recording.current is mine
+        return recording.current is not mine
+
+    with ThreadPoolExecutor(2) as pool:
+        assert all(pool.map(run, (1, 2)))
+    assert not recording.running
+    again = sampled(watched, clip, 1)
+    assert torch.equal(recording.prompt(again, 1).mean(), expected[1])
+
+
+def test_a_sampling_inside_a_sampling_leaves_the_outer_one_its_prompts(model, clip):
+    watched, recording = watch_attention(model)
+    with recording.under_way(Run()) as outer:
+        sampled(watched, clip)
+        assert recording.current is outer and recording.running == [outer]

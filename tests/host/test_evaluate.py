@@ -245,6 +245,22 @@ def test_clip_skip_and_the_clip_itself_are_left_alone(clip, clip_vision):
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
 
 
+def test_it_is_computed_where_the_clip_runs_and_with_its_loras(clip, clip_vision, monkeypatch):
+    images = torch.rand(1, 64, 64, 3)
+    patched, key = clip.clone(), "clip_l.transformer.text_projection.weight"
+    weight = clip.cond_stage_model.clip_l.transformer.text_projection.weight
+    patched.add_patches({key: (torch.randn(weight.shape),)}, 1.0)
+    seen, encoder = [], clip.cond_stage_model.clip_l
+    given = encoder.set_clip_options
+    monkeypatch.setattr(encoder, "set_clip_options", lambda o: (seen.append(o), given(o))[1])
+    plain, changed, again = (
+        prompt_scores(images, clip_vision, c, "a dog") for c in (clip, patched, clip)
+    )
+    assert torch.equal(plain, again) and not torch.allclose(plain, changed)
+    devices = {o["execution_device"] for o in seen if o.get("projected_pooled")}
+    assert devices == {clip.patcher.load_device}
+
+
 def test_the_encoder_of_the_same_width_is_chosen(clip_vision):
     both = seeded.tiny_clip_lg()  # 64 and 96 wide, the pictures 64
     images = torch.rand(1, 64, 64, 3)

@@ -109,7 +109,10 @@ def stage_model_call(
     chunks = [(i, table[uuid]) for i, uuid in enumerate(uuids) if uuid in table]
     reached.update(uuids)
     if chunks:
-        timestep = timesteps_of(executor.class_obj.model_sampling, t[:1])
+        # Two cards may share a run: a call's contexts are wanted where its own tensors are.
+        device = c_crossattn.device
+        timestep = timesteps_of(executor.class_obj.model_sampling, t[:1]).to(device)
+        chunks = [(i, contexts.on(device)) for i, contexts in chunks]
         # The host repeats contexts to a common length, which attention does not notice.
         lengths = [c_crossattn.shape[1], *(contexts.keys.shape[1] for _, contexts in chunks)]
         length = math.lcm(*lengths)

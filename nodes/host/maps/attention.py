@@ -29,12 +29,18 @@ from .recording import Recording, Run
 KEY = "sefi_attention"
 
 
-def watch_attention(model: ModelPatcher, stages: int = 5) -> tuple[ModelPatcher, Recording]:
-    """Returns a clone that samples bit for bit as `model` does, and what will be recorded."""
+def watch_attention(
+    model: ModelPatcher, stages: int = 5, node_id: str | None = None
+) -> tuple[ModelPatcher, Recording]:
+    """Returns a clone that samples bit for bit as `model` does, and what will be recorded.
+
+    Arguments:
+        node_id: Of the node that asks, by which it knows its own earlier recordings.
+    """
     require_text_unet(model)
     if not 1 <= stages <= 50:
         raise SettingsError(f"stages: it is {stages}; set it between 1 and 50.")
-    recording = Recording(stages)
+    recording = Recording(stages, node_id)
     watched, key = model.clone(), f"{KEY}_{uuid4().hex}"
 
     def outer_sample(
@@ -46,13 +52,10 @@ def watch_attention(model: ModelPatcher, stages: int = 5) -> tuple[ModelPatcher,
         *args,
         **kwargs,
     ) -> Tensor:
-        run = recording.current = Run(unfinished=bool(sigmas[-1] > 0))
-        try:
+        with recording.under_way(Run(unfinished=bool(sigmas[-1] > 0))) as run:
             samples = executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
             if isinstance(samples, Tensor):  # models of several parts make nested ones
                 recording.keep(run, latent_image, samples)
-        finally:
-            recording.current = Run()
         return samples
 
     def sampler_sample(
@@ -79,7 +82,7 @@ def watch_attention(model: ModelPatcher, stages: int = 5) -> tuple[ModelPatcher,
         **kwargs,
     ) -> Tensor:
         options = transformer_options or {}
-        rows = recording.current.rows(options.get("uuids", []), len(x))
+        rows = recording.rows(options.get("uuids", []), len(x))
         if rows:
             note = attention_patch(executor.class_obj, rows, x, timesteps, context.shape[1])
             patches = options.get("patches", {})

@@ -2,6 +2,9 @@
 
 __all__ = ["LOW_PROMPT", "prompt_scores"]
 
+from contextlib import nullcontext
+
+import comfy.model_management as management
 import torch
 from comfy.clip_vision import ClipVisionModel
 from comfy.sd import CLIP
@@ -40,24 +43,30 @@ def prompt_scores(images: Tensor, clip_vision: ClipVisionModel, clip: CLIP, text
             f"clip_vision: it describes a picture by {pictures.shape[-1]} numbers, the CLIP a text "
             f"by {texts}; {ADVICE}."
         )
-    clip.load_model()
+    device = clip.load_model().load_device  # with the LoRAs of this CLIP, where it is to run
     weight = encoders[name].transformer.text_projection.weight
     if not torch.isfinite(weight).all() or not weight.any():
         raise MismatchError(
             f"clip: its {name} has no text projection, because checkpoints of SD 1.x do not carry "
             f"one; {ADVICE}."
         )
-    return mean_cosine(pictures.double().cpu(), encode_text(clip, name, text).double().cpu())
+    embedding = encode_text(clip, name, text, device)
+    return mean_cosine(pictures.double().cpu(), embedding.double().cpu())
 
 
-def encode_text(clip: CLIP, name: str, text: str) -> Tensor:
+def encode_text(clip: CLIP, name: str, text: str, device: torch.device) -> Tensor:
     """Returns the projected embedding (1, E) of a text by one of a loaded CLIP's encoders; of a
     long text, its first 75 tokens.
+
+    Arguments:
+        device: Where it computes; its weights may wait elsewhere.
     """
     encoder = text_encoders(clip)[name]
     clip.cond_stage_model.reset_clip_options()
-    encoder.set_clip_options({"projected_pooled": True})
+    encoder.set_clip_options({"projected_pooled": True, "execution_device": device})
+    on_device = getattr(management, "cuda_device_context", nullcontext)  # newer hosts have it
     try:
-        return encoder.encode_token_weights(clip.tokenize(text)[name.removeprefix("clip_")])[1]
+        with on_device(device):
+            return encoder.encode_token_weights(clip.tokenize(text)[name.removeprefix("clip_")])[1]
     finally:
         clip.cond_stage_model.reset_clip_options()
