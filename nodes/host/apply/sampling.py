@@ -25,6 +25,7 @@ from ....sefi_core.stages import active_range
 from ..noise_levels import timesteps_of
 from ..text.encoding import encode_staged
 from ..text.families import require_match
+from .clip_skip import tell_other_clip_skip
 from .collecting import KEY, collect_contexts
 
 VALUES = "sefi_values"  # this model call's value context, in transformer_options
@@ -54,6 +55,7 @@ def apply_identity(
         start_percent=start_percent,
         end_percent=end_percent,
     )
+    tell_other_clip_skip(clip, identity)
     conditioning = encode_staged(
         clip,
         identity.named(placeholder),

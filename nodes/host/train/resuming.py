@@ -88,5 +88,5 @@ def in_words(name: str) -> str:
     names |= dict.fromkeys(("generator", "framing", "starts", "race_from", "settle"), "preset")
     names |= {"race_every": "steps"}  # a short training's race is shorter
     names |= {"min_scale": "preset", "arithmetic": "version of this pack"}
-    names |= {"prediction": "model", "noise_levels": "model"}
+    names |= {"clip_skip": "clip", "prediction": "model", "noise_levels": "model"}
     return names.get(name, name)

@@ -162,6 +162,7 @@ def what_shapes(
             [*host.clip.cond_stage_model.state_dict().items(), ("clip_skip", clip_skip)]
         ),
         "vae": hash_of_tensors(host.vae.first_stage_model.state_dict().items()),
+        "clip_skip": host.clip.layer_idx or 0,
         "prediction": prediction_type(sampling),
         "noise_levels": hash_of_tensors(behaviour(sampling).items()),
         "arithmetic": ARITHMETIC,
