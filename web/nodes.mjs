@@ -80,11 +80,11 @@ export function chosen(node, name, root) {
 }
 
 /** Lets a text of a node take %date:...% and %Node.widget%, as the page's own Save nodes do. */
-export function replaceInText(node, name, root) {
+export function replaceInText(node, name, app) {
   const widget = widgetOf(node, name)
   const replaced = window.comfyAPI?.utils?.applyTextReplacements
   if (widget && replaced) {
-    widget.serializeValue = () => replaced(root(), String(widget.value ?? ''))
+    widget.serializeValue = () => replaced(app, String(widget.value ?? ''))
   }
 }
 

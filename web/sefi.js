@@ -69,7 +69,7 @@ function addPicker(node) {
 
 /** A node that saves: what it last saved is written on it. */
 function addSaving(node) {
-  nodes.replaceInText(node, 'filename_prefix', bridge.root)
+  nodes.replaceInText(node, 'filename_prefix', app)
   lines.set(node, null)
   nodes.whenRemoved(node, () => {
     lines.get(node)?.remove()

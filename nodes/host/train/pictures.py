@@ -156,13 +156,15 @@ def encode_views(
         PictureError: The VAE is not the model's, or makes numbers that are not finite.
     """
     few = max(1, PIXELS_AT_ONCE // views[0, 0].numel())
-    bar, latents = ProgressBar(len(views)), []
+    bar = ProgressBar(len(views)) if len(views) > few else None  # no flash before the steps' own
+    latents = []
     for part in views.split(few):
         throw_exception_if_processing_interrupted()
         encoded = vae.encode(part.movedim(1, -1))
         require_latents(encoded, model.model.latent_format.latent_channels)
         latents.append(model.model.process_latent_in(encoded.float()).to(device))
-        bar.update(len(part))
+        if bar is not None:
+            bar.update(len(part))
     found = torch.cat(latents)
     small = F.interpolate(masks, size=found.shape[-2:], mode="area").to(device)
     with torch.inference_mode(False):
