@@ -1,6 +1,6 @@
 """Export SeFi as Textual Inversion: an identity for people without this pack."""
 
-from comfy_api.v0_0_2 import io, ui
+from comfy_api.v0_0_2 import io
 
 from ..sefi_core.identity.edit import AXES
 from ..sefi_core.identity.identity import Identity
@@ -62,7 +62,7 @@ class ExportSeFiAsTextualInversion(io.ComfyNode):
         cls, identity: Identity, filename_prefix: str, tokens: str = "values"
     ) -> io.NodeOutput:
         prompt, line = save_new_embedding(identity, filename_prefix, tokens, cls.hidden.unique_id)
-        return io.NodeOutput(prompt, ui=ui.PreviewText(line))
+        return io.NodeOutput(prompt, ui={"text": (line,), "sefi_saved": (line,)})
 
 
 NODES = [ExportSeFiAsTextualInversion]

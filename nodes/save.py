@@ -1,6 +1,6 @@
 """Save SeFi Embedding: an identity into a file to keep and share."""
 
-from comfy_api.v0_0_2 import io, ui
+from comfy_api.v0_0_2 import io
 
 from ..sefi_core.identity.identity import Identity
 from .host.folders import new_identity_path
@@ -69,7 +69,7 @@ class SaveSeFiEmbedding(io.ComfyNode):
     @classmethod
     def execute(cls, identity: Identity, **inputs) -> io.NodeOutput:
         written = save_new_identity(identity, **inputs, node_id=cls.hidden.unique_id)
-        return io.NodeOutput(identity, ui=ui.PreviewText(written))
+        return io.NodeOutput(identity, ui={"text": (written,), "sefi_saved": (written,)})
 
 
 NODES = [SaveSeFiEmbedding]

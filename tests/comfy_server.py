@@ -257,7 +257,7 @@ class ComfyServer:
         body = {"prompt": graph, "client_id": self.client, "extra_data": extra or {}}
         answer = self.post("prompt", body).json()
         if "prompt_id" not in answer:
-            return Run("refused", error=json.dumps([answer["error"], answer["node_errors"]]))
+            return Run("refused", error=refusal_in(answer))
         run = Run(prompt=answer["prompt_id"])
         for event in self.events(answer["prompt_id"]):
             run.events.append(event)
@@ -291,6 +291,15 @@ class ComfyServer:
             # The last word about a graph: by then its history is written.
             if event.kind == "executing" and event.data == {"node": None, "prompt_id": prompt_id}:
                 return
+
+
+def refusal_in(answer: dict[str, Any]) -> str:
+    """Returns the sentence with which one of our nodes refused a graph; all messages of another."""
+    errors = [error for node in answer["node_errors"].values() for error in node["errors"]]
+    custom = [error for error in errors if error["type"] == "custom_validation_failed"]
+    if custom and custom == errors:
+        return str(custom[0]["details"]).partition(" - ")[2]
+    return json.dumps([answer["error"], answer["node_errors"]])
 
 
 def text_event(message: bytes) -> Event | None:

@@ -50,63 +50,45 @@ export function addButton(node, label, press) {
   node.addWidget('button', label, null, press, DISPLAY).serialize = false
 }
 
-/** Shows all digits of small numbers in the Vue rendering too, which by itself stops at three. */
-export function showDigits(node) {
-  for (const { options } of node.widgets ?? []) {
-    if (options?.precision > 3) options.maxFractionDigits = options.precision
-  }
-}
-
-/** Makes a node large enough for what is on it. */
-export function fit(node) {
-  const [width, height] = node.computeSize()
-  node.setSize([Math.max(width, node.size[0]), Math.max(height, node.size[1])])
-  node.setDirtyCanvas(true, true)
-}
-
-/** Calls `undo` when the node is removed. */
-export function whenRemoved(node, undo) {
-  const removed = node.onRemoved
-  node.onRemoved = function (...args) {
-    undo()
-    return removed?.apply(this, args)
-  }
-}
-
-/** Sets a combo of a node, also to a file that is newer than the list. */
-export function choose(node, name, value) {
-  const widget = node.widgets.find((candidate) => candidate.name === name)
-  const { values } = widget.options
-  if (Array.isArray(values) && !values.includes(value)) values.push(value)
-  widget.value = value
-  widget.callback?.(value)
-  node.setDirtyCanvas(true, true)
-}
-
-/** The value of a node's widget. */
-export function chosen(node, name) {
-  return node.widgets.find((candidate) => candidate.name === name)?.value
-}
-
 /**
  * Calls `hear` with every message about a training, `remembered` with a node and the training that
- * the host remembered for it instead of running it, and `again` when messages may have been missed.
+ * the host remembered for it instead of running it, `saved` with a node and its line about a file,
+ * and `again` when messages may have been missed. A node's number alone names none: a result counts
+ * for the workflow that its prompt was queued from.
  */
-export function onTraining({ hear, remembered, again }) {
+export function onTraining({ hear, remembered, saved, again }) {
   api.addEventListener('sefi.progress', (event) => hear(event.detail))
   api.addEventListener('reconnected', again)
-  api.addEventListener('executed', ({ detail }) => {
-    const [training] = detail.output?.sefi_training ?? []
-    if (training && training.prompt !== detail.prompt_id) remembered(nodeAt(detail.node), training)
+  api.addEventListener('executed', async ({ detail }) => {
+    const { output, prompt_id: prompt, node } = detail
+    const [training] = output?.sefi_training ?? []
+    const [line] = output?.sefi_saved ?? []
+    if (!line && !(training && training.prompt !== prompt)) return
+    const workflow = await workflowOf(prompt).catch(() => null)
+    if (line) saved({ workflow, node, line })
+    else if (workflow === workflowId()) remembered(nodeAt(node), training)
   })
 }
 
-/** The node of the open workflow that a training belongs to; null if it is another's. */
-export const nodeOf = ({ workflow, node }) => (workflow === app.graph.id ? nodeAt(node) : null)
+/** The open workflow's graph, whichever of its subgraphs is looked at. */
+export const root = () => app.rootGraph ?? app.graph
+
+const workflowId = () => root().id
+
+/** The workflow from which a prompt was queued. */
+async function workflowOf(prompt) {
+  const { queue_running: running, queue_pending: pending } = await asked('/queue')
+  const queued = [...running, ...pending].find(([, id]) => id === prompt)
+  const past = queued ?? (await asked(`/history/${prompt}`))[prompt]?.prompt
+  return past?.[3]?.extra_pnginfo?.workflow?.id
+}
+
+/** The node of the open workflow that something belongs to; null if it is another's. */
+export const nodeOf = ({ workflow, node }) => (workflow === workflowId() ? nodeAt(node) : null)
 
 /** The node at an id of the server; "5:3" is node 3 in the subgraph of node 5. */
 function nodeAt(id) {
-  let graph = app.graph
+  let graph = root()
   let node = null
   for (const part of id.split(':')) {
     node = graph?.getNodeById(part) ?? null
@@ -115,8 +97,12 @@ function nodeAt(id) {
   return node
 }
 
-/** The trainings that the server knows for the open workflow. */
-export const trainings = () => asked(`/sefi/trainings?${query({ workflow: app.graph.id })}`)
+/** The trainings of the open workflow that this tab has queued. */
+export const trainings = () =>
+  asked(`/sefi/trainings?${query({ workflow: workflowId(), client: clientId() })}`)
+
+/** The host's id of this tab, which stays when it is loaded again. */
+const clientId = () => api.clientId ?? api.initialClientId ?? window.name ?? ''
 
 /** The address of what a training learns ("reference") or of its latest "preview"; another one for
  * each that is shown. */

@@ -6,7 +6,7 @@ import { facts, found, titleOf } from './gallery.mjs'
 export class Picker {
   /**
    * `host` is what the picker asks of the page: identities() gives the cards, cover(card) the
-   * address of a picture, pick(name) takes a choice.
+   * address of a picture, pick(name) takes a choice, or tells why it cannot.
    */
   constructor(texts, host, chosen) {
     this.texts = texts
@@ -75,8 +75,9 @@ export class Picker {
     )
     made.classList.toggle('sefi-chosen', card.name === this.chosen)
     made.addEventListener('click', () => {
-      this.host.pick(card.name)
-      this.remove()
+      const refused = this.host.pick(card.name)
+      if (typeof refused === 'string') this.message.textContent = refused
+      else this.remove()
     })
     return made
   }

@@ -3,17 +3,24 @@
 import { app } from '../../scripts/app.js'
 import * as bridge from './bridge.mjs'
 import { fromKeepsake, keepsake } from './curve.mjs'
+import { element } from './dom.mjs'
+import * as nodes from './nodes.mjs'
 import { Picker } from './picker.mjs'
 import { translated } from './texts.mjs'
 import { HEIGHTS, TrainingPanel } from './training_panel.mjs'
 
+const LINE = 44 // pixels
 const KEEPSAKE = 'sefi_training' // the property of a node that goes into the workflow
+
+const SAVING = ['SaveSeFiEmbedding', 'ExportSeFiAsTextualInversion']
 
 let texts = translated(null)
 const panels = new Map() // by node
+const lines = new Map() // by node that saves, where it says so
+const told = new Map() // by workflow and node, what this tab was told
 
 // Before the page opens its socket, as it complains of messages that nobody listens to.
-bridge.onTraining({ hear, remembered, again: refresh })
+bridge.onTraining({ hear, remembered, saved, again: refresh })
 
 app.registerExtension({
   name: 'sefi.identity',
@@ -24,12 +31,13 @@ app.registerExtension({
   nodeCreated(node) {
     if (node.comfyClass === 'TrainSeFiID') addTrainingPanel(node)
     if (node.comfyClass === 'LoadSeFiEmbedding') addPicker(node)
+    if (SAVING.includes(node.comfyClass)) addSaving(node)
   },
   afterConfigureGraph: refresh
 })
 
 function addTrainingPanel(node) {
-  bridge.showDigits(node)
+  nodes.showDigits(node)
   const panel = new TrainingPanel(texts, {
     picture: bridge.pictureAddress,
     keep: bridge.keep,
@@ -37,8 +45,9 @@ function addTrainingPanel(node) {
   })
   const height = () => (panel.full ? HEIGHTS.full : HEIGHTS.empty)
   bridge.addPanel(node, KEEPSAKE, panel.root, height)
+  nodes.keepFromCopies(node, KEEPSAKE)
   panels.set(node, panel)
-  bridge.whenRemoved(node, () => {
+  nodes.whenRemoved(node, () => {
     panels.delete(node)
     panel.remove()
   })
@@ -48,12 +57,42 @@ function addPicker(node) {
   let picker = null
   bridge.addButton(node, texts.browse, () => {
     picker?.remove()
-    const pick = (name) => bridge.choose(node, 'embedding', name)
+    const pick = (name) =>
+      nodes.choose(node, 'embedding', name, bridge.root()) || texts.driven
     const host = { identities: bridge.identities, cover: bridge.coverAddress, pick }
-    picker = new Picker(texts, host, bridge.chosen(node, 'embedding'))
+    const current = nodes.chosen(node, 'embedding', bridge.root())
+    picker = new Picker(texts, host, current)
     picker.open()
   })
-  bridge.whenRemoved(node, () => picker?.remove())
+  nodes.whenRemoved(node, () => picker?.remove())
+}
+
+/** A node that saves: what it last saved is written on it. */
+function addSaving(node) {
+  nodes.replaceInText(node, 'filename_prefix', app)
+  lines.set(node, null)
+  nodes.whenRemoved(node, () => {
+    lines.get(node)?.remove()
+    lines.delete(node)
+  })
+}
+
+function saved(message) {
+  told.set(`${message.workflow} ${message.node}`, message)
+  showLines()
+}
+
+/** Shows on each node of the open workflow what was last saved by it. */
+function showLines() {
+  for (const message of told.values()) {
+    const node = bridge.nodeOf(message)
+    if (!lines.has(node)) continue
+    const line = lines.get(node) ?? element('p', { className: 'sefi-note sefi-saved' })
+    if (!lines.get(node)) bridge.addPanel(node, 'sefi_saved', line, () => LINE)
+    lines.set(node, line)
+    line.textContent = message.line
+    nodes.fit(node)
+  }
 }
 
 function hear(message) {
@@ -70,7 +109,7 @@ function show(node, change) {
   if (!panel) return
   const before = panel.full
   change(panel)
-  if (panel.full !== before) bridge.fit(node)
+  if (panel.full !== before) nodes.fit(node)
   if (['finished', 'kept'].includes(panel.training?.state)) {
     node.properties[KEEPSAKE] = keepsake(panel.training)
   }
@@ -78,6 +117,7 @@ function show(node, change) {
 
 /** Shows what the workflow keeps, then what the server knows: after a load, a reload, an undo. */
 async function refresh() {
+  showLines()
   if (!panels.size) return
   for (const [node, panel] of panels) {
     const kept = fromKeepsake(node.properties?.[KEEPSAKE])

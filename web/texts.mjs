@@ -30,6 +30,9 @@ export const ENGLISH = {
   noMatch: 'No identity has all of these words.',
   unreadable: 'this file cannot be read',
   failed: 'The server does not answer.',
+  driven:
+    'This choice comes by a link from another node, or from several copies of this subgraph: ' +
+    'set it there.',
   close: 'Close'
 }
 

@@ -138,3 +138,62 @@ def test_it_is_a_plain_list_without_room_and_escape_closes_it(opened, folder):
     opened.page.locator(".sefi-picker").wait_for(state="detached")
     opened.page.set_viewport_size(size)
     assert opened.page.evaluate("app.graph.nodes[0].widgets[0].value") == "people/anna.safetensors"
+
+
+PICKED = """async () => {
+    const prompt = (await app.graphToPrompt()).output
+    return Object.values(prompt).find((n) => n.class_type === 'LoadSeFiEmbedding').inputs.embedding
+}"""
+
+
+def picked(opened, source):
+    """What is queued after a choice in the picker, when `source` (JavaScript) drives the widget."""
+    opened.open_workflow(GRAPH)
+    opened.page.evaluate(
+        """async (source) => {
+            const node = app.graph.nodes.find((n) => n.type === 'LoadSeFiEmbedding')
+            const made = await new Function('node', `return (async () => { ${source} })()`)(node)
+            ;(made ?? node).widgets.find((w) => w.name === 'Browse identities').callback()
+        }""",
+        source,
+    )
+    opened.page.get_by_role("button", name="Rex").click()
+    return opened.page.evaluate(PICKED)
+
+
+def test_it_sets_the_primitive_that_drives_the_widget(opened, folder):
+    assert (
+        picked(
+            opened,
+            "const p = LiteGraph.createNode('PrimitiveNode'); app.graph.add(p);"
+            "p.connect(0, node, node.inputs.findIndex((i) => i.name === 'embedding'));"
+            "await new Promise((done) => setTimeout(done, 300))",
+        )
+        == "rex.safetensors"
+    )
+
+
+def test_it_sets_the_subgraph_that_drives_the_widget(opened, folder):
+    assert (
+        picked(
+            opened,
+            "const { subgraph } = app.graph.convertToSubgraph(new Set([node]));"
+            "const inner = subgraph.nodes[0];"
+            "const slot = inner.inputs.find((i) => i.name === 'embedding');"
+            "subgraph.addInput('embedding', 'COMBO').connect(slot, inner);"
+            "await new Promise((done) => setTimeout(done, 300)); return inner",
+        )
+        == "rex.safetensors"
+    )
+
+
+def test_it_says_when_a_link_brings_the_choice(opened, folder):
+    before = picked(
+        opened,
+        "const p = LiteGraph.createNode('LoadSeFiEmbedding'); app.graph.add(p);"
+        "p.addOutput('name', 'COMBO');"
+        "p.connect(1, node, node.inputs.findIndex((i) => i.name === 'embedding'))",
+    )
+    assert "comes by a link" in opened.page.locator(".sefi-picker .sefi-message").inner_text()
+    opened.page.keyboard.press("Escape")
+    assert before != "rex.safetensors"

@@ -20,7 +20,7 @@ CORE_SHARED = (
 )  # fmt: skip
 """Files of the core that all its rooms share; each imports those before it alone."""
 HOST_ROOMS = {
-    "text": set(), "apply": {"text", "page"}, "page": set(), "identities": {"page"},
+    "text": set(), "apply": {"text", "page"}, "page": set(), "identities": set(),
     "train": {"text", "apply", "page"}, "maps": {"text"}, "scores": {"text", "maps"},
 }  # fmt: skip
 """The rooms of the host part, each with those that it may look into."""

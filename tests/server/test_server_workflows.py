@@ -56,13 +56,20 @@ def test_training_runs_and_shows_its_progress(trained, training):
 def test_the_server_remembers_what_a_training_showed(server, trained, training):
     node = node_of(training, "TrainSeFiID")
     queued = f"prompt={trained.prompt}&node={node}"
-    (told,) = (t for t in server.get("sefi/trainings?workflow=") if t["prompt"] == trained.prompt)
+    (told,) = (
+        t
+        for t in server.get(f"sefi/trainings?workflow=&client={server.client}")
+        if t["prompt"] == trained.prompt
+    )
     assert (told["node"], told["state"], len(told["points"])) == (node, "finished", STEPS)
     for of in ("reference", "preview"):
         answer = server.fetch(f"sefi/picture?{queued}&of={of}")
         assert answer.headers["Content-Type"] == "image/jpeg"
         assert Image.open(BytesIO(answer.content)).size == (64, 64)
-    assert server.get("sefi/trainings?workflow=another") == []
+    assert server.get(f"sefi/trainings?workflow=another&client={server.client}") == []
+    assert server.get("sefi/trainings?workflow=") == []  # of nobody in particular
+    assert server.get("sefi/trainings?workflow=&client=somebody") == []
+    assert server.get(f"sefi/trainings?prompt={trained.prompt}") == [told]
     over = server.post("sefi/keep", {"prompt": trained.prompt, "node": node})
     assert over.json() == {"running": False}
 

@@ -29,6 +29,7 @@ from ..text.encoding import encode_staged
 from ..text.families import require_match
 from .account import Given
 from .arrivals import Applied, contexts_of
+from .clip_skip import tell_other_clip_skip
 from .collecting import APPLIED, KEY, collect_contexts
 
 VALUES = "sefi_values"  # this model call's value context, in transformer_options
@@ -58,6 +59,7 @@ def apply_identity(
         start_percent=start_percent,
         end_percent=end_percent,
     )
+    tell_other_clip_skip(clip, identity)
     named = identity.named(placeholder)
     strengths = (strength * key_strength, strength * value_strength)
     active = active_range(start_percent, end_percent)

@@ -6,6 +6,7 @@ __all__ = ["require_export", "save_new_embedding", "save_new_identity"]
 
 import base64
 import json
+import logging
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime, timezone
@@ -23,8 +24,8 @@ from ....sefi_core.identity.group import IdentityGroup
 from ....sefi_core.identity.identity import Identity
 from .. import folders
 from ..images import as_jpeg, stored_samples
-from ..page.progress import say
 
+log = logging.getLogger("sefi")
 MOST_TRIES = 1000  # names
 Saved = TypeVar("Saved")
 
@@ -68,7 +69,7 @@ def save_new_identity(
             "disk and save again."
         )
     line = f"Saved {path} ({path.stat().st_size / 1000:.0f} KB)"
-    say(line, node_id)
+    log.info("%s (node %s)", line, node_id)
     return line
 
 
@@ -96,7 +97,10 @@ def alike(one: Identity, other: Identity) -> bool:
 
 
 def save_new_embedding(
-    identity: Identity | IdentityGroup, filename_prefix: str, tokens: str, node_id: str | None
+    identity: Identity | IdentityGroup,
+    filename_prefix: str,
+    tokens: str,
+    node_id: str | None = None,
 ) -> tuple[str, str]:
     """Writes one vector per token as a plain textual-inversion embedding under a free name; returns
     what to write in a prompt, and a line that says so.
@@ -121,7 +125,7 @@ def save_new_embedding(
     path, name = under_free_name(save)
     prompt = f"embedding:{name}"
     line = f"Saved {path}; write {prompt} in a prompt"
-    say(line, node_id)
+    log.info("%s (node %s)", line, node_id)
     return prompt, line
 
 

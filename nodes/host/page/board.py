@@ -1,10 +1,11 @@
 """What pages are told about trainings: a record of each that runs, and of the last that ran.
 
-A record belongs to a place, a node of a workflow: whoever opens that workflow sees it, in whatever
-tab, after a reload too. It is kept in memory alone.
+A record belongs to a client and a place, a node of a workflow: who queued it sees it wherever that
+workflow is open in the same tab, after a reload too; nobody else does, not with the same file open.
+It is kept in memory alone.
 """
 
-__all__ = ["KEPT", "MIXED", "Training", "begin", "of_workflow", "with_prompt"]
+__all__ = ["KEPT", "MIXED", "Training", "begin", "of_prompt", "of_workflow", "with_prompt"]
 
 import math
 from array import array
@@ -22,6 +23,7 @@ class Training:
 
     Attributes:
         workflow, node, prompt: The host's ids; together they tell it from all others.
+        client: The host's id of the page that queued it; "" of none.
         total, done: Steps asked for; steps that the curve shows.
         stages: S, for the colours.
         state: "running"; then "finished", "kept" (ended early by the artist) or "stopped".
@@ -48,6 +50,7 @@ class Training:
     preview: bytes = b""
     preview_step: int = 0
     keep_asked: bool = False
+    client: str = ""
     curve: array = field(default_factory=lambda: array("f"))  # three numbers a step
 
     @property
@@ -99,12 +102,12 @@ def told_number(number: float) -> float | None:
     return float(f"{number:.4g}") if math.isfinite(number) else None
 
 
-records: dict[tuple[str, str], Training] = {}
+records: dict[tuple[str, str, str], Training] = {}
 
 
 def begin(training: Training) -> Training:
     """Notes a training as the one of its place."""
-    place = (training.workflow, training.node)
+    place = (training.client, training.workflow or training.prompt, training.node)
     records.pop(place, None)
     records[place] = training
     while len(records) > KEPT:
@@ -112,9 +115,15 @@ def begin(training: Training) -> Training:
     return training
 
 
-def of_workflow(workflow: str) -> Iterator[Training]:
-    """Yields the trainings of a workflow's nodes."""
-    return (training for training in list(records.values()) if training.workflow == workflow)
+def of_workflow(workflow: str, client: str = "") -> Iterator[Training]:
+    """Yields the trainings of a workflow's nodes that a client has queued."""
+    place = (workflow, client)
+    return (each for each in list(records.values()) if (each.workflow, each.client) == place)
+
+
+def of_prompt(prompt: str) -> Iterator[Training]:
+    """Yields the trainings of a queued prompt."""
+    return (training for training in list(records.values()) if training.prompt == prompt)
 
 
 def with_prompt(prompt: str, node: str) -> Training | None:

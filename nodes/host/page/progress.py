@@ -2,7 +2,7 @@
 host's cancel and "Stop and keep".
 """
 
-__all__ = ["Progress", "say"]
+__all__ = ["Progress"]
 
 import logging
 import time
@@ -25,14 +25,6 @@ REFRESH_SECONDS = 1.0  # each refresh reads losses back, which waits for the dev
 EVENT = "sefi.progress"
 
 
-def say(text: str, node_id: str | None) -> None:
-    """Writes a line on the node and into the log."""
-    log.info(text)
-    server = getattr(PromptServer, "instance", None)  # there is none without a page
-    if server is not None and node_id is not None:
-        server.send_progress_text(text, node_id)
-
-
 class Progress:
     """Follows one training of `total` steps on its node; a context manager, left when it is over.
 
@@ -45,6 +37,7 @@ class Progress:
         self, total: int, stages: int, node_id: str | None, workflow: dict | None = None
     ) -> None:
         context = get_executing_context()
+        server = getattr(PromptServer, "instance", None)  # there is none without a page
         self.training = begin(
             Training(
                 workflow=str(((workflow or {}).get("workflow") or {}).get("id") or ""),
@@ -52,6 +45,7 @@ class Progress:
                 prompt=context.prompt_id if context else "",
                 total=total,
                 stages=stages,
+                client=getattr(server, "client_id", None) or "",
             )
         )
         self.bar = ProgressBar(total, node_id=node_id)
@@ -140,10 +134,10 @@ class Progress:
         return self.training.keep_asked
 
     def tell(self) -> None:
-        """Sends what is new to every open page; each knows whether the node is one of its own."""
-        server = getattr(PromptServer, "instance", None)
-        if server is not None:
-            server.send_sync(EVENT, self.training.told(self.told))
+        """Sends what is new to the page that queued it; the host tells all if it has no name."""
+        server, client = getattr(PromptServer, "instance", None), self.training.client
+        if server is not None and client:
+            server.send_sync(EVENT, self.training.told(self.told), client)
         self.told = self.training.done
 
 

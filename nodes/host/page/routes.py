@@ -6,6 +6,7 @@ Answers are JSON or pictures. A name is looked up in the folders of identities a
 __all__ = ["serve"]
 
 import asyncio
+from collections.abc import Iterator
 from json import JSONDecodeError
 
 from aiohttp import web
@@ -18,8 +19,15 @@ HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 
 
 async def trainings(request: web.Request) -> web.Response:
-    """The trainings of a workflow's nodes: GET ?workflow=."""
-    found = board.of_workflow(request.query.get("workflow", ""))
+    """Those that a client queued, of a workflow's nodes, GET ?client=&workflow=; or of a prompt,
+    whose id is known to whom queued it, GET ?prompt=.
+    """
+    client, prompt = (request.query.get(name, "") for name in ("client", "prompt"))
+    found: Iterator[board.Training] = iter(())
+    if prompt:
+        found = board.of_prompt(prompt)
+    elif client:
+        found = board.of_workflow(request.query.get("workflow", ""), client)
     return web.json_response([training.told() for training in found], headers=HEADERS)
 
 

@@ -27,8 +27,8 @@ def require_settings(
     if name is not None:
         require_plain("name", name)
     if resume is not None:
-        require_resumable(resume)
-    if resolution:
+        require_resumable(str(resume))
+    if isinstance(resolution, int) and resolution:  # the host has told of another kind
         require_side(resolution)
     for field, value in own_inputs().items():
         if field in CHOICES and isinstance(value, str):

@@ -33,6 +33,6 @@ def in_words(name: str) -> str:
     names = {"seed": "train_seed", "masked_loss": "mask", "find_subject": "mask"}
     names |= dict.fromkeys(("generator", "framing", "starts", "race_from", "settle"), "preset")
     names |= {"race_every": "steps"}  # a short training's selection is shorter
-    names |= {"min_scale": "preset", "arithmetic": "version of this pack"}
+    names |= {"min_scale": "preset", "arithmetic": "version of this pack", "clip_skip": "clip"}
     names |= dict.fromkeys(("prediction", "noise_levels", "unread", BEHAVIOUR), "model")
     return names.get(name, name)

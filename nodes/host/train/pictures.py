@@ -12,10 +12,11 @@ __all__ = [
     "square_pictures",
 ]
 
-
 import torch
+from comfy.model_management import throw_exception_if_processing_interrupted
 from comfy.model_patcher import ModelPatcher
 from comfy.sd import VAE
+from comfy.utils import ProgressBar
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -26,6 +27,7 @@ from ....sefi_core.training.config import TrainingConfig
 from ..images import stored_samples
 
 MIN_SIDE = 64  # pixels; the coarsest UNet layer then still sees a grid
+PIXELS_AT_ONCE = 512 * 512  # that the VAE encodes; one picture of 512 fills a card as well as many
 DIMMED = 0.35  # of the brightness, where nothing is learned
 
 
@@ -50,35 +52,53 @@ def square_pictures(image: Tensor, mask: Tensor | None, side: int) -> tuple[Tens
             "more, 512 x 512 is good."
         )
     require_side(side)
-    pictures = image.clone().float().movedim(-1, 1)  # (B, 3 or 4, H, W)
-    if mask is None:
-        masks = pictures[:, 3:] if pictures.shape[1] == 4 else torch.ones_like(pictures[:, :1])
+    count = len(image)
+    if mask is not None:
+        masks = mask.reshape(-1, 1, *mask.shape[-2:])
     else:
-        masks = mask.clone().float().reshape(-1, 1, *mask.shape[-2:])
+        masks = image[..., 3:].movedim(-1, 1) if image.shape[-1] == 4 else None
+    require_fitting(masks, count, height, width)
+    made = torch.empty(count, 4, side, side)
+    for i in range(count):  # one at a time: they may be many and large
+        picture = image[i, ..., :3].movedim(-1, 0).float()
+        alone = picture.new_ones(1, height, width)
+        if masks is not None:
+            alone = masks[min(i, len(masks) - 1)].float()
+        crop = crop_square(*required_pixels(picture, alone))
+        resized = F.interpolate(crop[None], size=(side, side), mode="bilinear", antialias=True)
+        made[i] = resized[0].clamp(0.0, 1.0)
+    return made[:, :3], made[:, 3:]
+
+
+def require_fitting(masks: Tensor | None, count: int, height: int, width: int) -> None:
+    """Raises PictureError unless masks (n, 1, H, W) are one, or one for each, of the pictures."""
+    if masks is None:
+        return
     if masks.shape[-2:] != (height, width):
         raise PictureError(
             f"mask: it is {masks.shape[-1]} x {masks.shape[-2]} pixels, the image {width} x "
             f"{height}; connect the mask of this image (in Load Image, paint one), or none."
         )
-    if len(masks) not in (1, len(pictures)):
+    if len(masks) not in (1, count):
         raise PictureError(
-            f"mask: there are {len(masks)} masks for {len(pictures)} images; "
-            "connect one, or one for each."
+            f"mask: there are {len(masks)} masks for {count} images; connect one, or one for each."
         )
-    if not torch.isfinite(masks).all():
+
+
+def required_pixels(picture: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns planes (4, H, W) of a picture (3, H, W) and its mask (1, H, W), and the mask (H, W);
+    raises PictureError unless there is something to learn.
+    """
+    if not torch.isfinite(mask).all():
         raise PictureError("mask: it has values that are not finite; check the node that made it.")
-    if not torch.isfinite(pictures).all():
+    if not torch.isfinite(picture).all():
         raise PictureError(
             "image: it has pixels that are not finite numbers; check the node that made it."
         )
-    masks = masks.clamp(0.0, 1.0).expand(len(pictures), -1, -1, -1)
-    if not masks.flatten(1).any(dim=1).all():
+    mask = mask.clamp(0.0, 1.0)
+    if not mask.any():
         raise PictureError("mask: it is empty for at least one image; paint the subject white.")
-    crops = [crop_square(torch.cat([p[:3], m]), m[0]) for p, m in zip(pictures, masks, strict=True)]
-    resized = torch.cat(
-        [F.interpolate(c[None], size=(side, side), mode="bilinear", antialias=True) for c in crops]
-    )
-    return resized[:, :3].clamp(0.0, 1.0), resized[:, 3:].clamp(0.0, 1.0)
+    return torch.cat([picture, mask]), mask[0]
 
 
 def require_side(side: int) -> None:
@@ -129,16 +149,38 @@ def encode_pool(
 def encode_views(
     vae: VAE, model: ModelPatcher, views: Tensor, masks: Tensor, device: torch.device
 ) -> LatentPool:
-    """Encodes views (n, 3, R, R) in batches that the host chooses; masks are (n, 1, R, R)."""
-    latents = vae.encode(views.movedim(1, -1))
-    if latents.ndim != 4 or latents.shape[1] != model.model.latent_format.latent_channels:
-        channels = model.model.latent_format.latent_channels
+    """Encodes views (n, 3, R, R); masks are (n, 1, R, R). A few at a time, so that memory does not
+    grow with their number, with a bar, and stopped when the artist stops.
+
+    Raises:
+        PictureError: The VAE is not the model's, or makes numbers that are not finite.
+    """
+    few = max(1, PIXELS_AT_ONCE // views[0, 0].numel())
+    bar = ProgressBar(len(views)) if len(views) > few else None  # no flash before the steps' own
+    latents = []
+    for part in views.split(few):
+        throw_exception_if_processing_interrupted()
+        encoded = vae.encode(part.movedim(1, -1))
+        require_latents(encoded, model.model.latent_format.latent_channels)
+        latents.append(model.model.process_latent_in(encoded.float()).to(device))
+        if bar is not None:
+            bar.update(len(part))
+    found = torch.cat(latents)
+    small = F.interpolate(masks, size=found.shape[-2:], mode="area").to(device)
+    with torch.inference_mode(False):
+        return LatentPool(found.clone(), small.clone())
+
+
+def require_latents(latents: Tensor, channels: int) -> None:
+    """Raises PictureError for what a VAE makes of a picture and no model can learn from."""
+    if latents.ndim != 4 or latents.shape[1] != channels:
         raise PictureError(
             f"vae: it makes latents of {latents.shape[1]} channels in {latents.ndim - 2} "
             f"dimensions, the model takes {channels} in 2; take VAE and MODEL from the same "
             "checkpoint."
         )
-    latents = model.model.process_latent_in(latents.float()).to(device)
-    small = F.interpolate(masks, size=latents.shape[-2:], mode="area").to(device)
-    with torch.inference_mode(False):
-        return LatentPool(latents.clone(), small.clone())
+    if not torch.isfinite(latents).all():
+        raise PictureError(
+            "vae: it makes numbers of this picture that are not finite; start ComfyUI with "
+            "--fp32-vae, or connect another VAE of the model's family."
+        )

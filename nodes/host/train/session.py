@@ -147,6 +147,7 @@ class Session:
         unread = sorted({kind for part in parts.values() for kind in part.unread})
         return {
             **{name: part.digest for name, part in parts.items()},
+            "clip_skip": self.clip.layer_idx or 0,
             "prediction": prediction_type(sampling),
             "noise_levels": hash_of_tensors(behaviour(sampling).items()),
             **({"unread": unread} if unread else {}),
