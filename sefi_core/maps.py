@@ -9,6 +9,7 @@ __all__ = [
     "map_keys",
     "map_query",
     "maps_of",
+    "most_tokens",
     "prompt_maps",
     "resize_maps",
     "split_heads",
@@ -19,6 +20,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 MAP_SIDE = 32
+
+
+def most_tokens(coarsest: int) -> int:
+    """Returns how many picture tokens a layer may have whose maps are looked at: 32 x 32, where the
+    paper compares them, or those of the coarsest layer where every one is finer.
+    """
+    return max(MAP_SIDE**2, coarsest)
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:

@@ -52,12 +52,13 @@ export function addButton(node, label, press) {
 
 /**
  * Calls `hear` with every message about a training, `remembered` with a node and the training that
- * the host remembered for it instead of running it, `saved` with a node and its line about a file,
- * and `again` when messages may have been missed. A node's number alone names none: a result counts
+ * the host remembered for it instead of running it, `noted` with a node and its line about a file or
+ * about an identity that was lost, and `again` when messages may have been missed. A node's number alone names none: a result counts
  * for the workflow that its prompt was queued from.
  */
-export function onTraining({ hear, remembered, saved, again }) {
+export function onTraining({ hear, remembered, noted, again }) {
   api.addEventListener('sefi.progress', (event) => hear(event.detail))
+  api.addEventListener('sefi.note', (event) => noted(event.detail))
   api.addEventListener('reconnected', again)
   api.addEventListener('executed', async ({ detail }) => {
     const { output, prompt_id: prompt, node } = detail
@@ -65,7 +66,7 @@ export function onTraining({ hear, remembered, saved, again }) {
     const [line] = output?.sefi_saved ?? []
     if (!line && !(training && training.prompt !== prompt)) return
     const workflow = await workflowOf(prompt).catch(() => null)
-    if (line) saved({ workflow, node, line })
+    if (line) noted({ workflow, node, line })
     else if (workflow === workflowId()) remembered(nodeAt(node), training)
   })
 }

@@ -9,18 +9,19 @@ import { Picker } from './picker.mjs'
 import { translated } from './texts.mjs'
 import { HEIGHTS, TrainingPanel } from './training_panel.mjs'
 
-const LINE = 44 // pixels
+const [LINE, SIGNS] = [15, 52] // pixels of a line, signs that fit into one
 const KEEPSAKE = 'sefi_training' // the property of a node that goes into the workflow
 
 const SAVING = ['SaveSeFiEmbedding', 'ExportSeFiAsTextualInversion']
+const SPEAKING = [...SAVING, 'ApplySeFiConditioning']
 
 let texts = translated(null)
 const panels = new Map() // by node
-const lines = new Map() // by node that saves, where it says so
+const lines = new Map() // by node that has something to say, where it does
 const told = new Map() // by workflow and node, what this tab was told
 
 // Before the page opens its socket, as it complains of messages that nobody listens to.
-bridge.onTraining({ hear, remembered, saved, again: refresh })
+bridge.onTraining({ hear, remembered, noted, again: refresh })
 
 app.registerExtension({
   name: 'sefi.identity',
@@ -31,7 +32,8 @@ app.registerExtension({
   nodeCreated(node) {
     if (node.comfyClass === 'TrainSeFiID') addTrainingPanel(node)
     if (node.comfyClass === 'LoadSeFiEmbedding') addPicker(node)
-    if (SAVING.includes(node.comfyClass)) addSaving(node)
+    if (SAVING.includes(node.comfyClass)) nodes.replaceInText(node, 'filename_prefix', app)
+    if (SPEAKING.includes(node.comfyClass)) addLine(node)
   },
   afterConfigureGraph: refresh
 })
@@ -67,9 +69,8 @@ function addPicker(node) {
   nodes.whenRemoved(node, () => picker?.remove())
 }
 
-/** A node that saves: what it last saved is written on it. */
-function addSaving(node) {
-  nodes.replaceInText(node, 'filename_prefix', app)
+/** A node with a line: what it last saved, or what became of its identity. */
+function addLine(node) {
   lines.set(node, null)
   nodes.whenRemoved(node, () => {
     lines.get(node)?.remove()
@@ -77,18 +78,20 @@ function addSaving(node) {
   })
 }
 
-function saved(message) {
+const height = ({ textContent }) => LINE * Math.max(3, Math.ceil(textContent.length / SIGNS))
+
+function noted(message) {
   told.set(`${message.workflow} ${message.node}`, message)
   showLines()
 }
 
-/** Shows on each node of the open workflow what was last saved by it. */
+/** Shows on each node of the open workflow what it last said. */
 function showLines() {
   for (const message of told.values()) {
     const node = bridge.nodeOf(message)
     if (!lines.has(node)) continue
-    const line = lines.get(node) ?? element('p', { className: 'sefi-note sefi-saved' })
-    if (!lines.get(node)) bridge.addPanel(node, 'sefi_saved', line, () => LINE)
+    const line = lines.get(node) ?? element('p', { className: 'sefi-note sefi-line' })
+    if (!lines.get(node)) bridge.addPanel(node, 'sefi_note', line, () => height(line))
     lines.set(node, line)
     line.textContent = message.line
     nodes.fit(node)

@@ -23,7 +23,7 @@ def trained(tab, who, seed):
     tab.set_widgets("SaveSeFiEmbedding", filename_prefix=f"{who}/%date:yyyy%_%Train SeFi ID.name%")
     tab.run_to_the_end()
     tab.wait_for_panel("finished, 6 steps")
-    tab.page.locator(".sefi-saved", has_text=who).first.wait_for()
+    tab.page.locator(".sefi-line", has_text=who).first.wait_for()
 
 
 def shown(tab):

@@ -189,6 +189,9 @@ class Queue:
         return ([self.running] if self.running else [], [])
 
 
+CLIENT = "the tab that queues"
+
+
 class Page:
     """A server as the executor sees it; `said` is what pages are told, (node, text)."""
 
@@ -199,10 +202,8 @@ class Page:
         self.said: list[tuple[str, str]] = []
 
     def send_sync(self, event, data, sid=None):
-        pass
-
-    def send_progress_text(self, text, node_id, sid=None):
-        self.said.append((node_id, text))
+        if event == "sefi.note" and sid == CLIENT:
+            self.said.append((data["node"], data["line"]))
 
 
 class Executions:
@@ -221,9 +222,9 @@ class Executions:
     def run(self, prompt, workflow=None):
         """Executes a prompt; returns (latents, what the page was told, the host's messages)."""
         self.count += 1
-        prompt_id, extra = f"prompt {self.count}", {}
+        prompt_id, extra = f"prompt {self.count}", {"client_id": CLIENT}
         if workflow is not None:
-            extra = {"extra_pnginfo": {"workflow": workflow}}
+            extra["extra_pnginfo"] = {"workflow": workflow}
         self.page.prompt_queue.running = (0, prompt_id, prompt, extra, [])
         Keep.kept, before = [], len(self.page.said)
         outputs = [i for i, node in prompt.items() if node["class_type"] == "Keep"]

@@ -105,7 +105,7 @@ def test_every_common_stage_is_the_prompt_with_both_tokens_of_that_time(model, c
         for member in pair.members:
             stage = sum(t < edge for edge in member.edges[1:-1])
             tokens[member.placeholder] = member.pairs["clip_l"][stage, axis]
-        expected = clip.encode_from_tokens(prompt.filled({"l": [tokens]}))
+        expected = clip.encode_from_tokens(prompt.filled({"clip_l": [tokens]}))
         found = contexts.at(torch.tensor([t]))[axis]
         torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 

@@ -56,10 +56,10 @@ def test_all_variants_take_one_text_encoder_call(clip, learned, monkeypatch):
 )
 def test_a_glued_placeholder_is_found(clip, text):
     prompt = SlottedPrompt.read(clip, text, {"V*": "person"})
-    assert len(prompt.slots["l"]) == text.count("V*")
-    assert [len(c) for c in prompt.tokens["l"]] == [len(c) for c in prompt.reference["l"]]
-    for chunk, position in prompt.slots["l"]:
-        assert prompt.reference["l"][chunk][position][0] == word_ids(clip, "l", "person")[0]
+    assert len(prompt.slots["clip_l"]) == text.count("V*")
+    assert [len(c) for c in prompt.tokens["clip_l"]] == [len(c) for c in prompt.reference["l"]]
+    for chunk, position in prompt.slots["clip_l"]:
+        assert prompt.reference["l"][chunk][position][0] == word_ids(clip, "clip_l", "person")[0]
 
 
 @pytest.mark.parametrize("text", ["a photo of a man", "", "xV*", "V*2", "v*"])
@@ -76,13 +76,13 @@ def test_a_class_word_that_is_no_noun_is_refused(clip, word):
 
 def test_slots_stay_apart_from_words_that_look_like_the_mark(clip):
     prompt = SlottedPrompt.read(clip, "sks V* sks", {"V*": "person"})
-    assert len(prompt.slots["l"]) == 1
+    assert len(prompt.slots["clip_l"]) == 1
 
 
 def test_a_class_word_of_several_tokens_starts_at_their_mean(clip):
     encoder = HostTextEncoder(clip, "golden retriever")
     (model,) = text_encoders(clip).values()
-    ids = torch.tensor(word_ids(clip, "l", "golden retriever"))
+    ids = torch.tensor(word_ids(clip, "clip_l", "golden retriever"))
     assert len(ids) == 2
     mean = model.transformer.get_input_embeddings()(ids, out_dtype=torch.float32).mean(dim=0)
     assert torch.equal(encoder.class_tokens["clip_l"], mean)

@@ -15,7 +15,7 @@ from comfy_execution.utils import get_executing_context
 from server import PromptServer
 
 from ....sefi_core.contexts import StagedContext
-from ..page.progress import say
+from ..page.telling import tell
 from .arrivals import Applied, Arrival, contexts_of
 from .graph import PromptGraph
 from .losses import kept_from_prompt, losses
@@ -40,7 +40,7 @@ class Account:
         self.broken: set[str] = set()  # samplers whose run an error or the artist has ended
         self.told: set[str | None] = set()
         self.closed = False
-        self.graph = graph_of(prompt)
+        self.graph, self.client = queued(prompt)
         # The host runs a prompt in an event loop of its own, whose end cancels what still waits.
         with contextlib.suppress(RuntimeError):  # no loop in this thread: the next prompt closes it
             self.waiting = asyncio.get_running_loop().create_task(asyncio.Event().wait())
@@ -83,7 +83,7 @@ class Account:
             self.told.add(apply)
             shown = self.graph.shown(apply)
             _complained.add(shown)
-            say(sentence, shown)
+            self.say(sentence, shown)
 
     def close(self) -> None:
         """Says what was lost; once."""
@@ -97,7 +97,10 @@ class Account:
         for apply in fine - self.told:
             if (shown := self.graph.shown(apply)) in _complained:
                 _complained.discard(shown)
-                say(FOUND, shown)
+                self.say(FOUND, shown)
+
+    def say(self, line: str, node: str) -> None:
+        tell(line, node, str(self.graph.workflow.get("id") or ""), self.client)
 
 
 class Given(dict):
@@ -133,12 +136,15 @@ def account_here() -> tuple[Account, str] | None:
     return _latest, str(context.node_id)
 
 
-def graph_of(prompt: str) -> PromptGraph | None:
-    """Returns the graph of the execution that runs, None if the host knows another."""
+def queued(prompt: str) -> tuple[PromptGraph | None, str]:
+    """Returns the graph of the execution that runs, None if the host knows another, and the client
+    that queued it.
+    """
     state = get_progress_state()
     if state.prompt_id != prompt:
-        return None
+        return None, ""
     queue = getattr(getattr(PromptServer, "instance", None), "prompt_queue", None)
     running = queue.get_current_queue_volatile()[0] if queue is not None else ()
     extra = next((item[3] for item in running if item[1] == prompt), {})
-    return PromptGraph(state.dynprompt, (extra.get("extra_pnginfo") or {}).get("workflow"))
+    workflow = (extra.get("extra_pnginfo") or {}).get("workflow")
+    return PromptGraph(state.dynprompt, workflow), extra.get("client_id") or ""

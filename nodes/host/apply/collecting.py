@@ -4,7 +4,7 @@ An entry of CONDITIONING brings its StagedContext under "sefi" beside the plain 
 nodes know.
 """
 
-__all__ = ["KEY", "collect_contexts"]
+__all__ = ["collect_contexts"]
 
 import logging
 from dataclasses import replace
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ....sefi_core.contexts import StagedContext
 from ..noise_levels import timesteps_of
+from ..text.encoding import KEY
 from .account import account_here
 from .arrivals import Applied
 from .honouring import honoured
@@ -25,7 +26,6 @@ UNREACHED = (
     "No identity has reached this sampler, though its model comes from Apply SeFi Conditioning: "
     "connect its conditioning as well; in Concat and Average as conditioning_to."
 )
-KEY = "sefi"  # our wrappers, our entry in a conditioning, our table in transformer_options
 APPLIED = "sefi_applied"  # whose conditioning it is; whose the model is
 
 

@@ -25,12 +25,12 @@ from ....sefi_core.identity.group import IdentityGroup
 from ....sefi_core.identity.identity import Identity
 from ....sefi_core.stages import active_range
 from ..noise_levels import timesteps_of
-from ..text.encoding import encode_staged
+from ..text.encoding import KEY, encode_staged
 from ..text.families import require_match
 from .account import Given
 from .arrivals import Applied, contexts_of
 from .clip_skip import tell_other_clip_skip
-from .collecting import APPLIED, KEY, collect_contexts
+from .collecting import APPLIED, collect_contexts
 
 VALUES = "sefi_values"  # this model call's value context, in transformer_options
 

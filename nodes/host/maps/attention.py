@@ -22,7 +22,7 @@ from torch import Tensor
 
 from ....sefi_core.analysis.heatmap import AttentionRecord, layer_maps, thinned
 from ....sefi_core.errors import SettingsError
-from ....sefi_core.maps import MAP_SIDE
+from ....sefi_core.maps import most_tokens
 from ..text.families import require_text_unet
 from .recording import Recording, Run
 
@@ -113,8 +113,7 @@ def attention_patch(
     """
     timestep = timesteps[:1].round().long()
     halvings = 2 ** (len(unet.channel_mult) - 1)
-    coarsest = math.prod(math.ceil(side / halvings) for side in x.shape[-2:])
-    limit = max(MAP_SIDE**2, coarsest)
+    limit = most_tokens(math.prod(math.ceil(side / halvings) for side in x.shape[-2:]))
 
     def note(
         n: Tensor, context: Tensor, value: Tensor, extra: dict

@@ -3,6 +3,7 @@
 __all__ = ["draw_attention"]
 
 import math
+from dataclasses import dataclass
 
 import torch
 from comfy.sd import CLIP
@@ -52,29 +53,51 @@ def draw_attention(
             f"text: it is longer than the prompt that was sampled ({record.tokens} tokens); "
             "connect the text of that prompt."
         )
-    heats, overlays, sheets, shares, lines = [], [], [], [], []
-    for i, picture in enumerate(pictures):
-        rows = []
-        for word, found in columns.items():
-            mean = record.mean()[i, found].sum(0)  # (32, 32)
-            stages = record.stages()[i][:, found].sum(1)  # (S, 32, 32)
-            heats.append(placed(contrasted(mean), record.box, *picture.shape[:2]))
-            covered = overlay(picture, heats[-1], opacity)
-            overlays.append(labelled(covered, word))
-            rows.append((word, [covered, *by_stage(picture, stages, record, opacity)]))
-            whole = placed(mean, record.box, *picture.shape[:2])
-            shares.append(math.nan if inside is None else float(share_inside(whole, inside)))
-            drawn = [float(mean.mean()), *stages.mean(dim=(1, 2)).tolist()]
-            lines.append((i + 1, word, shares[-1], drawn))
-        sheets.append(grid(rows, ["all stages", *stage_names(record)], CELL))
-    first = shares[:: len(columns)]
+    drawn = [
+        [drawn_word(record, i, *word, picture, inside, opacity) for word in columns.items()]
+        for i, picture in enumerate(pictures)
+    ]
+    heads = ["all stages", *stage_names(record)]
+    every = [one for row in drawn for one in row]
     return (
-        torch.stack(overlays),
-        torch.cat(sheets),
-        torch.stack(heats),
-        sum(first) / len(first),
-        report(lines, record, inside),
+        torch.stack([labelled(one.panels[0], one.word) for one in every]),
+        torch.cat([grid([(one.word, one.panels) for one in row], heads, CELL) for row in drawn]),
+        torch.stack([one.heat for one in every]),
+        sum(row[0].share for row in drawn) / len(drawn),
+        report([(i + 1, one) for i, row in enumerate(drawn) for one in row], record, inside),
     )
+
+
+@dataclass(frozen=True, eq=False)
+class DrawnWord:
+    """A word's heat (h, w) over a picture, its panels (h, w, 3) on the whole and by stage, its
+    share inside the mask (nan without one), and how much of all attention it draws, likewise.
+    """
+
+    word: str
+    heat: Tensor
+    panels: list[Tensor]
+    share: float
+    drawn: list[float]
+
+
+def drawn_word(
+    record: AttentionRecord,
+    number: int,
+    word: str,
+    columns: list[int],
+    picture: Tensor,
+    inside: Tensor | None,
+    opacity: float,
+) -> DrawnWord:
+    """Draws a word, which stands in `columns` of the prompt, over the `number`th picture."""
+    mean = record.mean()[number, columns].sum(0)  # (32, 32)
+    stages = record.stages()[number][:, columns].sum(1)  # (S, 32, 32)
+    heat, whole = (placed(x, record.box, *picture.shape[:2]) for x in (contrasted(mean), mean))
+    panels = [overlay(picture, heat, opacity), *by_stage(picture, stages, record, opacity)]
+    share = math.nan if inside is None else float(share_inside(whole, inside))
+    drawn = [float(mean.mean()), *stages.mean(dim=(1, 2)).tolist()]
+    return DrawnWord(word, heat, panels, share, drawn)
 
 
 def by_stage(
@@ -122,14 +145,16 @@ def stage_names(record: AttentionRecord) -> list[str]:
     return [f"stage {i + 1}: t {high - 1}..{low}" for i, (high, low) in enumerate(edges)]
 
 
-def report(lines: list[tuple], record: AttentionRecord, inside: Tensor | None) -> str:
+def report(
+    lines: list[tuple[int, DrawnWord]], record: AttentionRecord, inside: Tensor | None
+) -> str:
     """Returns a Markdown table: how much of all attention each word draws, in per cent."""
     heads = ["picture", "word", "inside the mask", "of all attention", *stage_names(record)]
     sampled = [True, *(count > 0 for count in record.counts.tolist())]
     rows = [
-        [str(number), word, "no mask" if math.isnan(share) else f"{share:.1%}"]
-        + [f"{v:.2%}" if known else "not sampled" for v, known in zip(drawn, sampled, strict=True)]
-        for number, word, share, drawn in lines
+        [str(number), one.word, "no mask" if math.isnan(one.share) else f"{one.share:.1%}"]
+        + [f"{v:.2%}" if k else "not sampled" for v, k in zip(one.drawn, sampled, strict=True)]
+        for number, one in lines
     ]
     table = "\n".join("| " + " | ".join(row) + " |" for row in [heads, ["---"] * len(heads), *rows])
     if inside is None:

@@ -13,7 +13,7 @@ from ....sefi_core.identity.identity import Identity
 from ....sefi_core.prompts import DEFAULT_PLACEHOLDER, replace_placeholders
 from ....sefi_core.words import cleaned
 from ..text.encoder import text_encoders
-from ..text.slots import SLOT_WORDS, positions, word_ids
+from ..text.slots import SLOT_WORDS, positions, tokens_of, word_ids
 
 MAX_WORDS = 16
 
@@ -67,9 +67,9 @@ def word_columns(
     Raises:
         PromptError: A word is not in the text.
     """
-    name = next(iter(text_encoders(clip))).removeprefix("clip_")
+    name = next(iter(text_encoders(clip)))
     marks = stand_ins(clip, name, text, named(identity, placeholder))
-    chunks = clip.tokenize(replace_placeholders(text, marks))[name]
+    chunks = tokens_of(clip, replace_placeholders(text, marks))[name]
     ids = [entry[0] if isinstance(entry[0], int) else -1 for chunk in chunks for entry in chunk]
     columns = {}
     for word in words:
@@ -86,7 +86,7 @@ def word_columns(
 
 def stand_ins(clip: CLIP, name: str, text: str, meant: Mapping[str, Named]) -> dict[str, str]:
     """Returns for each placeholder words of as many tokens, which are not in the text."""
-    chunks = clip.tokenize(text)[name]
+    chunks = tokens_of(clip, text)[name]
     free = (
         word
         for word in SLOT_WORDS

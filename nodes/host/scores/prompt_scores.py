@@ -13,6 +13,7 @@ from torch import Tensor
 from ....sefi_core.analysis.evaluation import mean_cosine
 from ....sefi_core.errors import MismatchError
 from ..text.encoder import text_encoders
+from ..text.slots import tokens_of
 
 BATCH = 16
 LOW_PROMPT = 0.1  # CLIPs that belong together give unrelated pictures and texts this much
@@ -67,6 +68,6 @@ def encode_text(clip: CLIP, name: str, text: str, device: torch.device) -> Tenso
     on_device = getattr(management, "cuda_device_context", nullcontext)  # newer hosts have it
     try:
         with on_device(device):
-            return encoder.encode_token_weights(clip.tokenize(text)[name.removeprefix("clip_")])[1]
+            return encoder.encode_token_weights(tokens_of(clip, text)[name])[1]
     finally:
         clip.cond_stage_model.reset_clip_options()

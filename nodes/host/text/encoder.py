@@ -48,7 +48,7 @@ def word_tokens(clip: CLIP, word: str) -> dict[str, Tensor]:
     tokens = {}
     for name, encoder in text_encoders(clip).items():
         table = encoder.transformer.get_input_embeddings()
-        ids = word_ids(clip, name.removeprefix("clip_"), word)
+        ids = word_ids(clip, name, word)
         tokens[name] = table(torch.tensor(ids, device=table.weight.device), out_dtype=torch.float32)
     return tokens
 
@@ -84,7 +84,7 @@ class HostTextEncoder:
         self.encoders = text_encoders(clip)
         self.prompt_embeds, self.positions, self.masks = {}, {}, {}
         for name, encoder in self.encoders.items():
-            ids = [token for token, *_ in self.prompt.tokens[name.removeprefix("clip_")][0]]
+            ids = [token for token, *_ in self.prompt.tokens[name][0]]
             table = encoder.transformer.get_input_embeddings()
             embeds = table(torch.tensor(ids, device=table.weight.device), out_dtype=torch.float32)
             positions = encoder.transformer.text_model.embeddings.position_embedding.weight
@@ -110,11 +110,11 @@ class HostTextEncoder:
         return self.encode(tokens)[:1]
 
     def slots(self, name: str) -> list[int]:
-        return [position for _, position in self.prompt.slots[name.removeprefix("clip_")]]
+        return [position for _, position in self.prompt.slots[name]]
 
     def token_mask(self, scope: str) -> Tensor:
         name = next(iter(self.encoders))
-        ids = [token for token, *_ in self.prompt.tokens[name.removeprefix("clip_")][0]]
+        ids = [token for token, *_ in self.prompt.tokens[name][0]]
         counted = {
             "all tokens": range(len(ids)),
             "prompt tokens": range(1, ids.index(END_TOKEN)),

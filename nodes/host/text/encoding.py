@@ -1,6 +1,6 @@
 """The staged conditioning of a prompt, all of its variants in one text-encoder call."""
 
-__all__ = ["encode_staged"]
+__all__ = ["KEY", "encode_staged"]
 
 import torch
 from comfy.sd import CLIP
@@ -12,6 +12,8 @@ from ....sefi_core.identity.identity import Identity, aligned
 from .encoder import token_widths, word_tokens
 from .slots import SlottedPrompt
 
+KEY = "sefi"  # our entry in a conditioning; our wrappers and our table in transformer_options
+
 
 def encode_staged(
     clip: CLIP,
@@ -21,7 +23,7 @@ def encode_staged(
     active: tuple[int, int],
 ) -> list:
     """Returns CONDITIONING: the reference prompt's plain entry, carrying its StagedContext under
-    "sefi".
+    KEY.
 
     All prompts in which something acts, at most 2 * S of the members' common stages, go through the
     text encoder as sections of one, so clip skip, CLIP LoRA, prompt weights and long prompts act on
@@ -50,7 +52,7 @@ def encode_staged(
     for (reference, extras), (sections, _) in zip(plain, encoded, strict=True):
         rows = sections.unflatten(1, (count, -1))[0] if count else reference[:0]  # (n, L, C)
         contexts = stage_contexts(rows, reference, members[0].edges, acting)
-        conditioning.append([reference, {**extras, "sefi": contexts}])
+        conditioning.append([reference, {**extras, KEY: contexts}])
     return conditioning
 
 
@@ -65,7 +67,7 @@ def slot_variants(
     strengths: tuple[float, float],
     acts: Tensor,
 ) -> dict[str, list[dict[str, Tensor]]]:
-    """Returns what fills the slots, by tokenizer name, for every stage of K or V in which something
+    """Returns what fills the slots, by encoder, for every stage of K or V in which something
     acts the tokens (T, E) of each member's placeholder: those of its class word where another
     member acts alone.
 
@@ -78,7 +80,7 @@ def slot_variants(
     for member, word, own in zip(members, words, acts, strict=True):
         means = {name: tokens.mean(dim=0) for name, tokens in word.items()}
         for name, pairs in member.variants(means, strengths).items():
-            slots = variants.setdefault(name.removeprefix("clip_"), [{} for _ in places])
+            slots = variants.setdefault(name, [{} for _ in places])
             for slot, (stage, axis) in zip(slots, places, strict=True):
                 slot[member.placeholder] = pairs[stage, axis] if own[stage, axis] else word[name]
     return variants

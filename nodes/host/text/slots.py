@@ -4,7 +4,7 @@ Prompt weights, long prompts and embeddings are the host's tokenizer's business:
 by marks that the tokenizer has been through like any word.
 """
 
-__all__ = ["END_TOKEN", "SlottedPrompt", "word_ids"]
+__all__ = ["END_TOKEN", "SlottedPrompt", "tokens_of", "word_ids"]
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -14,9 +14,12 @@ from comfy.sd import CLIP
 from torch import Tensor
 
 from ....sefi_core.errors import PromptError, one_line
+from ....sefi_core.identity.file_format import ENCODERS
 from ....sefi_core.prompts import placeholders_in, plain_noun, replace_placeholders
 
 END_TOKEN = 49407  # of every CLIP vocabulary
+# What the host's tokenizers call the encoders of identity files; no other file knows it.
+HOST_NAMES = {name: name.removeprefix("clip_") for name in ENCODERS}
 
 # Words of one token each that hardly anyone writes: they mark the slots while the host tokenises.
 SLOT_WORDS = ("sks", "hta", "olis", "phol", "ohwx", "bnha", "jfc", "nlwx")
@@ -29,8 +32,8 @@ class SlottedPrompt:
     Attributes:
         placed: The placeholders that stand in the text.
         reference: The host's tokens of the text with the class words.
-        tokens: The host's tokens with a mark of one token in every slot.
-        slots: By the tokenizer's name, {(chunk, position): placeholder}, in the text's order.
+        tokens: By encoder, the chunks of tokens with a mark of one token in every slot.
+        slots: By encoder, {(chunk, position): placeholder}, in the text's order.
     """
 
     placed: list[str]
@@ -50,13 +53,13 @@ class SlottedPrompt:
         """
         words = {placeholder: plain_noun(word) for placeholder, word in words.items()}
         placed = placeholders_in(text, words)
-        reference = clip.tokenize(replace_placeholders(text, words))
+        reference = replace_placeholders(text, words)
         for marks in marks_beside(clip, reference, len(placed)):
             marked = dict(zip(placed, marks, strict=True))
-            tokens = clip.tokenize(replace_placeholders(text, marked))
+            tokens = tokens_of(clip, replace_placeholders(text, marked))
             slots = {name: slots_of(clip, name, tokens[name], marked) for name in tokens}
             if all(set(found.values()) == set(placed) for found in slots.values()):
-                return cls(placed, reference, tokens, slots)
+                return cls(placed, clip.tokenize(reference), tokens, slots)
         raise PromptError(
             f'text: the place of "{one_line(" and ".join(placed))}" in "{one_line(text)}" could '
             "not be found; put spaces around it and simplify what stands beside it."
@@ -66,10 +69,10 @@ class SlottedPrompt:
         """Returns host tokens of all variants, one prompt after the other as sections of one.
 
         Arguments:
-            variants: By tokenizer name, for every variant the tokens (T, E) of each placeholder.
+            variants: By encoder, for every variant the tokens (T, E) of each placeholder.
         """
         return {
-            name: [
+            HOST_NAMES[name]: [
                 fill_chunk(
                     chunk, {p: tokens[s] for (c, p), s in self.slots[name].items() if c == i}
                 )
@@ -80,23 +83,30 @@ class SlottedPrompt:
         }
 
 
-def marks_beside(clip: CLIP, reference: dict, count: int) -> Iterator[tuple[str, ...]]:
-    """Yields choices of `count` marks that are one token each and do not stand in the reference."""
+def marks_beside(clip: CLIP, text: str, count: int) -> Iterator[tuple[str, ...]]:
+    """Yields choices of `count` marks that are one token each and do not stand in a text."""
+    tokens = tokens_of(clip, text)
     free = [
         mark
         for mark in SLOT_WORDS
         if all(
             len(ids := word_ids(clip, name, mark)) == 1 and not positions(chunks, ids[0])
-            for name, chunks in reference.items()
+            for name, chunks in tokens.items()
         )
     ]
     for i in range(len(free) - count + 1):
         yield tuple(free[i : i + count])
 
 
+def tokens_of(clip: CLIP, text: str) -> dict[str, list[list[tuple]]]:
+    """Returns the host's chunks of tokens by the names that encoders have in identity files."""
+    tokens = clip.tokenize(text)
+    return {name: tokens[own] for name, own in HOST_NAMES.items() if own in tokens}
+
+
 def word_ids(clip: CLIP, name: str, word: str) -> list[int]:
-    """Returns a word's token ids without start, end and padding."""
-    tokenizer = getattr(clip.tokenizer, f"clip_{name}")
+    """Returns a word's token ids for an encoder, without start, end and padding."""
+    tokenizer = getattr(clip.tokenizer, name)
     ids = [token for token, *_ in tokenizer.tokenize_with_weights(word, disable_weights=True)[0]]
     return ids[1 : ids.index(END_TOKEN)]
 

@@ -19,7 +19,7 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from ....sefi_core.devices import sent
-from ....sefi_core.maps import MAP_SIDE, attend, map_keys, map_query, maps_of
+from ....sefi_core.maps import attend, map_keys, map_query, maps_of, most_tokens
 from ....sefi_core.protocols import Prediction
 from ....sefi_core.samples import Samples
 from ..noise_levels import nearest_timesteps, sigmas_at
@@ -181,7 +181,7 @@ def compared_layers(found: dict[tuple, tuple[int, int]]) -> dict[tuple, tuple[in
 
     Where every grid is finer than 32 x 32, the coarsest counts.
     """
-    finest = max(MAP_SIDE**2, min(height * width for height, width in found.values()))
+    finest = most_tokens(min(height * width for height, width in found.values()))
     last = {layer[:-1]: layer for layer, (h, w) in found.items() if h * w <= finest}
     return {layer: found[layer] for layer in last.values()}
 
