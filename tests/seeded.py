@@ -13,6 +13,7 @@ import comfy.supported_models_base
 import comfy.taesd.taesd
 import comfy.text_encoders.sd2_clip as sd2_clip
 import torch
+from comfy.ldm.flux.model import FluxParams
 from torch import nn
 
 TINY_CLIP = {
@@ -58,7 +59,7 @@ TRANSFORMERS = {
         "image_model": "flux", "in_channels": 16, "out_channels": 16, "vec_in_dim": 32,
         "context_in_dim": 32, "hidden_size": 64, "mlp_ratio": 2.0, "num_heads": 4, "depth": 1,
         "depth_single_blocks": 1, "axes_dim": [4, 6, 6], "theta": 10000, "patch_size": 2,
-        "qkv_bias": True, "guidance_embed": False, "txt_ids_dims": [],
+        "qkv_bias": True, "guidance_embed": False,
     },
     "SD3": {
         "in_channels": 16, "out_channels": 16, "pos_embed_scaling_factor": None, "depth": 1,
@@ -68,6 +69,8 @@ TRANSFORMERS = {
         },
     },
 }  # fmt: skip
+if "txt_ids_dims" in FluxParams.__dataclass_fields__:  # newer hosts require it
+    TRANSFORMERS["Flux"]["txt_ids_dims"] = []
 LOUD = {"attn2.to_out": 16.0, "diffusion_model.out.2": 2.0}
 
 

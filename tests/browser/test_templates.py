@@ -75,6 +75,7 @@ def test_a_template_opens_and_runs(opened, name):
     status = opened.run_to_the_end()["status"]
     assert status["status_str"] == "success", status
     if name.startswith("train"):
+        assert opened.page.locator(".sefi-panel").first.is_visible()  # at the zoom it opened with
         opened.wait_for_panel("finished, 2 steps")
         assert opened.dots() == 2
     opened.shoot(name)

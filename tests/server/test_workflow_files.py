@@ -76,6 +76,31 @@ def test_nodes_do_not_overlap_and_notes_explain(workflow):
     assert 3 <= len(lines) <= 5
 
 
+def test_the_training_s_panel_is_shown_when_it_opens(workflow):
+    """Newer pages hide panels below a zoom of about 0.57, and open a workflow at three quarters of
+    the window.
+    """
+    nodes = workflow["nodes"]
+    if not any(node["type"] == "TrainSeFiID" for node in nodes):
+        pytest.skip("nothing is trained")
+    lows = [min(node["pos"][axis] for node in nodes) for axis in (0, 1)]
+    highs = [max(node["pos"][axis] + node["size"][axis] for node in nodes) for axis in (0, 1)]
+    width, height = (high - low for low, high in zip(lows, highs, strict=True))
+    assert min(0.75 * 1500 / width, 0.75 * 960 / height) > 0.58
+
+
+def test_the_path_that_a_saving_shows_has_room(workflow):
+    """The node grows by a line of text then, in Vue by more."""
+    nodes = workflow["nodes"]
+    for saving in (node for node in nodes if node["type"] == "SaveSeFiEmbedding"):
+        (left, top), (width, height) = saving["pos"], saving["size"]
+        titles = [group["bounding"] for group in workflow["groups"]]
+        boxes = [[*node["pos"], *node["size"]] for node in nodes if node is not saving]
+        for x, y, other_width, _ in boxes + titles:
+            beside = x >= left + width or x + other_width <= left
+            assert beside or y <= top or y >= top + height + 150
+
+
 def test_it_is_what_the_editor_saves_but_for_an_id(workflow):
     """By the id a page knows its trainings: every opened copy is to get one of its own."""
     assert workflow["version"] == 0.4
