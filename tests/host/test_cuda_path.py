@@ -4,6 +4,7 @@ A fake tensor has a device, a dtype and a shape, and no numbers: any mixing of d
 so does any number that is read back, which would wait for the card.
 """
 
+from dataclasses import replace
 from types import SimpleNamespace
 from uuid import uuid4
 
@@ -144,10 +145,10 @@ def test_a_model_call_with_an_identity(card):
     """The wrapper and the patch, through the host's own apply_model."""
     keys, values, reference = (torch.empty(n, 77, 64) for n in (5, 5, 1))
     contexts = StagedContext(keys, values, reference, (1000, 800, 600, 400, 200, 0))
-    contexts = contexts.map(lambda x: x.to(device=CUDA, dtype=card.computed))
+    contexts = replace(contexts.map(lambda x: x.to(CUDA)), reference=reference.to(CUDA))
     ours, other = uuid4(), uuid4()
     options = {
-        KEY: ({ours: contexts},),
+        KEY: ({ours: contexts}, set()),
         "uuids": [other, ours],
         "cond_or_uncond": [1, 0],
         "sigmas": torch.empty(2, device=CUDA),

@@ -126,8 +126,8 @@ def stage_model_call(
             if lengths[0] % plain.shape[1]:
                 plain = None  # its tokens are no longer where they were
             for context, staged in zip((keys, values), contexts.at(timestep), strict=True):
-                rows = context.unflatten(0, layout)[:, i]  # (tiles, B, L, C)
-                rows.copy_(changed_alike(staged, plain, rows))
+                rows = context.unflatten(0, layout)  # (tiles, chunks, B, L, C)
+                rows[:, i] = changed_alike(staged, plain, rows[:, i])
         dtype = executor.class_obj.manual_cast_dtype or executor.class_obj.get_dtype()
         c_crossattn, options = keys, with_values(options, values.to(dtype))
     try:
