@@ -14,9 +14,10 @@ from torch import Tensor
 
 from ....sefi_core.errors import SettingsError, one_line
 from ....sefi_core.identity.identity import Identity
-from ....sefi_core.prompts import TRAINING_TEMPLATE, plain_noun
+from ....sefi_core.prompts import TRAINING_TEMPLATE
 from ....sefi_core.training.config import PRESETS, TrainingConfig
 from ....sefi_core.training.learner import Learner
+from ....sefi_core.words import cleaned
 from .. import folders
 from ..checkpointing import recomputes
 from ..fingerprint import hash_of_tensors
@@ -89,7 +90,7 @@ def train_identity(
     )
     fresh = resume == folders.NO_CHECKPOINT
     config = config.with_fair_race() if fresh else begun_with(config, resume)
-    name, class_word = folders.require_plain("name", name), plain_noun(class_word)
+    name, class_word = folders.require_plain("name", name), cleaned(class_word)
     numbers = compute_dtype(model, dtype)
 
     again = recomputes(model.model, gradient_checkpointing)
