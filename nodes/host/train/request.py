@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from ....sefi_core.prompts import plain_noun
 from ....sefi_core.training.config import PRESETS, TrainingConfig
+from ....sefi_core.words import cleaned
 from .. import folders
 from ..prefixes import require_plain
 from .pictures import square_pictures
@@ -21,7 +21,7 @@ class Request:
         node_id, workflow: Where progress is shown; the latter is the host's `extra_pnginfo`.
 
     Raises:
-        SettingsError: `class_word` is no plain noun, or `name` no plain name.
+        SettingsError: `name` is no plain name. Whether `class_word` is a noun the prompt tells.
     """
 
     image: Tensor
@@ -46,7 +46,7 @@ class Request:
     workflow: dict | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "class_word", plain_noun(self.class_word))
+        object.__setattr__(self, "class_word", cleaned(self.class_word))
         object.__setattr__(self, "name", require_plain("name", self.name))
 
     @property
