@@ -111,23 +111,10 @@ def stage_model_call(
     chunks = [(i, table[uuid]) for i, uuid in enumerate(uuids) if uuid in table]
     reached.update(uuids)
     if chunks:
-        # Two cards may share a run: a call's contexts are wanted where its own tensors are.
-        device = c_crossattn.device
-        timestep = timesteps_of(executor.class_obj.model_sampling, t[:1]).to(device)
-        chunks = [(i, contexts.on(device)) for i, contexts in chunks]
-        # The host repeats contexts to a common length, which attention does not notice.
-        lengths = [c_crossattn.shape[1], *(contexts.keys.shape[1] for _, contexts in chunks)]
-        length = math.lcm(*lengths)
-        keys, values = (c_crossattn.repeat(1, length // lengths[0], 1) for _ in range(2))
+        timestep = timesteps_of(executor.class_obj.model_sampling, t[:1]).to(c_crossattn.device)
         # A chunk has as many rows as there are latents; nodes that tile them repeat the whole.
         layout = (-1, len(uuids), len(options["sigmas"]))
-        for i, contexts in chunks:
-            plain = contexts.reference
-            if lengths[0] % plain.shape[1]:
-                plain = None  # its tokens are no longer where they were
-            for context, staged in zip((keys, values), contexts.at(timestep), strict=True):
-                rows = context.unflatten(0, layout)  # (tiles, chunks, B, L, C)
-                rows[:, i] = changed_alike(staged, plain, rows[:, i])
+        keys, values = staged_rows(c_crossattn, chunks, timestep, layout)
         dtype = executor.class_obj.manual_cast_dtype or executor.class_obj.get_dtype()
         c_crossattn, options = keys, with_values(options, values.to(dtype))
     try:
@@ -136,6 +123,33 @@ def stage_model_call(
         if not chunks:
             raise
         raise stopped(error) from None
+
+
+def staged_rows(
+    plain_rows: Tensor,
+    chunks: list[tuple[int, StagedContext]],
+    timestep: Tensor,
+    layout: tuple[int, int, int],
+) -> tuple[Tensor, Tensor]:
+    """Returns key and value contexts of a call: its plain (B, L, C), the stage's rows in chunks.
+
+    Arguments:
+        layout: How the rows are laid out: tiles, chunks, latents.
+    """
+    # Two cards may share a run: a call's contexts are wanted where its own tensors are.
+    chunks = [(i, contexts.on(plain_rows.device)) for i, contexts in chunks]
+    # The host repeats contexts to a common length, which attention does not notice.
+    lengths = [plain_rows.shape[1], *(contexts.keys.shape[1] for _, contexts in chunks)]
+    length = math.lcm(*lengths)
+    keys, values = (plain_rows.repeat(1, length // lengths[0], 1) for _ in range(2))
+    for i, contexts in chunks:
+        plain = contexts.reference
+        if lengths[0] % plain.shape[1]:
+            plain = None  # its tokens are no longer where they were
+        for context, staged in zip((keys, values), contexts.at(timestep), strict=True):
+            rows = context.unflatten(0, layout)  # (tiles, chunks, B, L, C)
+            rows[:, i] = changed_alike(staged, plain, rows[:, i])
+    return keys, values
 
 
 def stopped(error: AssertionError) -> MismatchError:

@@ -41,18 +41,11 @@ def save_new_identity(
     node_id: str | None = None,
 ) -> str:
     """Writes the identity under a free name; returns a line with its path and size."""
-    texts = {
-        "title": title,
-        "author": author,
-        "description": notes,
-        "date": datetime.now(timezone.utc).isoformat(),
-    }
+    texts = {"title": title, "author": author, "description": notes}
     metadata = {f"modelspec.{name}": text for name, text in texts.items() if text}
+    metadata["modelspec.date"] = datetime.now(timezone.utc).isoformat()
     if thumbnail is not None:
-        jpeg = as_jpeg(stored_samples(thumbnail[:1, ..., :3]))
-        cover = base64.b64encode(jpeg).decode()
-        metadata["modelspec.thumbnail"] = f"data:image/jpeg;base64,{cover}"
-        metadata["ssmd_cover_images"] = json.dumps([cover])  # the host's own browser shows it
+        metadata |= cover_of(thumbnail)
     if not include_source_hash:
         identity = identity.without("sefi.source_hash")
 
@@ -71,6 +64,15 @@ def save_new_identity(
     line = f"Saved {path} ({path.stat().st_size / 1000:.0f} KB)"
     log.info("%s (node %s)", line, node_id)
     return line
+
+
+def cover_of(thumbnail: Tensor) -> dict[str, str]:
+    """Returns the metadata of a cover, the first of an IMAGE; the host's own browser shows it."""
+    cover = base64.b64encode(as_jpeg(stored_samples(thumbnail[:1, ..., :3]))).decode()
+    return {
+        "modelspec.thumbnail": f"data:image/jpeg;base64,{cover}",
+        "ssmd_cover_images": json.dumps([cover]),
+    }
 
 
 def under_free_name(save: Callable[[int], Saved]) -> Saved:

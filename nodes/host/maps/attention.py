@@ -43,6 +43,15 @@ def watch_attention(
     recording = Recording(stages, node_id)
     watched, key = model.clone(), f"{KEY}_{uuid4().hex}"
 
+    watched.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, key, around_sampling(recording))
+    watched.add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, key, around_run(recording))
+    watched.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, key, around_call(recording))
+    return watched, recording
+
+
+def around_sampling(recording: Recording) -> Callable:
+    """OUTER_SAMPLE: a sampling is under way, and what it made is kept."""
+
     def outer_sample(
         executor: WrapperExecutor,
         noise: Tensor,
@@ -58,6 +67,12 @@ def watch_attention(
                 recording.keep(run, latent_image, samples)
         return samples
 
+    return outer_sample
+
+
+def around_run(recording: Recording) -> Callable:
+    """SAMPLER_SAMPLE: conditionings are encoded and areas resolved."""
+
     def sampler_sample(
         executor: WrapperExecutor,
         guider: object,
@@ -70,6 +85,12 @@ def watch_attention(
     ) -> Tensor:
         recording.note_prompts(guider, noise.shape[-2:])
         return executor(guider, sigmas, extra_args, callback, noise, *args, **kwargs)
+
+    return sampler_sample
+
+
+def around_call(recording: Recording) -> Callable:
+    """DIFFUSION_MODEL: the maps of this call's rows are recorded."""
 
     def diffusion_model(
         executor: WrapperExecutor,
@@ -90,10 +111,7 @@ def watch_attention(
             options = {**options, "patches": patches}
         return executor(x, timesteps, context, y, control, options, **kwargs)
 
-    watched.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, key, outer_sample)
-    watched.add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, key, sampler_sample)
-    watched.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, key, diffusion_model)
-    return watched, recording
+    return diffusion_model
 
 
 def attention_patch(

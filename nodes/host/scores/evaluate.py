@@ -50,19 +50,14 @@ def evaluate(
     cosines, highest, likeness = compare(images, reference, reader, references)
     face_cosines = None
     if face_images is not None and reader is not None:
-        face_cosines = compare(as_colour("face_images", face_images), reference, reader, references)
+        faces = as_colour("face_images", face_images)
+        face_cosines, *_ = compare(faces, reference, reader, references)
     text = without_placeholders(text, identity, placeholder)
     prompts = prompts_or_note(images, clip_vision, clip, text, notes)
     if prompts is not None:
         notes.append(f"ID(P) counts pictures whose Prompt is {threshold:g} or more.")
-    copies = near_copies(highest, likeness)
-    if copies.any():
-        notes.append(
-            f"Near copies of the reference: {int(copies.sum())} of {len(images)} pictures. A high "
-            "ID of such a picture says little."
-        )
-    faces = Scores(face_cosines and face_cosines[0])
-    summary = summarise(Scores(cosines, prompts), faces, threshold)
+    copies = copies_or_note(highest, likeness, notes)
+    summary = summarise(Scores(cosines, prompts), Scores(face_cosines), threshold)
     rows = picture_rows(cosines, prompts, copies, threshold)
     title = f'Prompt: "{text}"'
     return (
@@ -71,6 +66,17 @@ def evaluate(
         *(summary[name].value for name in ("ID", "ID(F)", "Detect", "Prompt", "ID(P)")),
         int(copies.sum()),
     )
+
+
+def copies_or_note(highest: Tensor | None, likeness: Tensor, notes: list[str]) -> Tensor:
+    """Returns which pictures are near copies, (n,); a note says how many, if there are any."""
+    copies = near_copies(highest, likeness)
+    if copies.any():
+        notes.append(
+            f"Near copies of the reference: {int(copies.sum())} of {len(copies)} pictures. A high "
+            "ID of such a picture says little."
+        )
+    return copies
 
 
 def read_references(reader: Recogniser | None, reference: Tensor) -> list[Face]:
