@@ -20,6 +20,7 @@ from comfy.sd import CLIP
 from comfy_execution.utils import get_executing_context
 from torch import Tensor
 
+from ....sefi_core.contexts import StagedContext
 from ....sefi_core.errors import MismatchError, SettingsError
 from ....sefi_core.identity.group import IdentityGroup
 from ....sefi_core.identity.identity import Identity

@@ -53,9 +53,7 @@ def evaluate(
         faces = as_colour("face_images", face_images)
         face_cosines, *_ = compare(faces, reference, reader, references)
     text = without_placeholders(text, identity, placeholder)
-    prompts = prompts_or_note(images, clip_vision, clip, text, notes)
-    if prompts is not None:
-        notes.append(f"ID(P) counts pictures whose Prompt is {threshold:g} or more.")
+    prompts = prompts_or_note(images, clip_vision, clip, text, threshold, notes)
     copies = copies_or_note(highest, likeness, notes)
     summary = summarise(Scores(cosines, prompts), Scores(face_cosines), threshold)
     rows = picture_rows(cosines, prompts, copies, threshold)
@@ -120,6 +118,7 @@ def prompts_or_note(
     clip_vision: ClipVisionModel | None,
     clip: CLIP | None,
     text: str,
+    threshold: float,
     notes: list[str],
 ) -> Tensor | None:
     """Returns each picture's Prompt score; without the models to measure it, None and a note."""
@@ -132,6 +131,7 @@ def prompts_or_note(
             f"Prompt is only {float(prompts.mean()):.3f}: CLIP Vision and CLIP may not belong "
             "together, or the CLIP has no text projection (checkpoints of SD 1.x have none)."
         )
+    notes.append(f"ID(P) counts pictures whose Prompt is {threshold:g} or more.")
     return prompts
 
 

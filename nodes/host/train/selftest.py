@@ -72,12 +72,7 @@ def compare(
     """
     generator = torch.Generator().manual_seed(0)
     added = torch.randn(latent.shape, generator=generator).to(latent)
-    tokens, deltas = {}, {}
-    for name, token in encoder.class_tokens.items():
-        tokens[name] = token.detach().clone().expand(1, 2, 1, -1).requires_grad_()
-        way = torch.randn(1, 2, 1, len(token), generator=generator).to(token)
-        length = eps ** (1 / 3) * token.norm()  # rounding and bending then cost alike
-        deltas[name] = way * length / way.norm(dim=-1, keepdim=True)
+    tokens, deltas = moves(encoder, eps, generator)
 
     def read_by_losses(pairs: dict[str, Tensor]) -> list[Tensor]:
         rows = torch.arange(len(next(iter(pairs.values()))))
@@ -105,6 +100,21 @@ def compare(
     expected = sum((w * a).sum() for w, a in zip(weights, answers, strict=True))
     changed = any(flag.item() for flag in differ)
     return (1.0 - along / expected).item(), noise_power(moved, here, answers), changed
+
+
+def moves(
+    encoder: TextEncoder, eps: float, generator: torch.Generator
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Returns the class word as a pair (1, 2, 1, E) by encoder, differentiable, and how far it is
+    moved.
+    """
+    tokens, deltas = {}, {}
+    for name, token in encoder.class_tokens.items():
+        tokens[name] = token.detach().clone().expand(1, 2, 1, -1).requires_grad_()
+        way = torch.randn(1, 2, 1, len(token), generator=generator).to(token)
+        length = eps ** (1 / 3) * token.norm()  # rounding and bending then cost alike
+        deltas[name] = way * length / way.norm(dim=-1, keepdim=True)
+    return tokens, deltas
 
 
 def noise_power(moved: list[Tensor], here: list[Tensor], answers: list[Tensor]) -> float:
