@@ -88,9 +88,9 @@ class Bench:
             "learning_rate": 3e-4, "attention_loss_weight": 0.003, "resolution": 64,
             "preview_every": 5, "checkpoint_every": 2, **changed,
         }  # fmt: skip
-        from sefi_pack.nodes.host.train import pictures
+        from sefi_pack.nodes.host.train import preview
 
-        short = mock.patch.object(pictures, "PREVIEW_STEPS", 2)
+        short = mock.patch.object(preview, "PREVIEW_STEPS", 2)
         with torch.inference_mode(), short:
             identity, *_ = self.trainer.train_identity(
                 model=self.model, clip=self.clip, vae=self.vae, image=self.picture, **settings

@@ -45,13 +45,12 @@ class StagedContext:
         return self.keys.index_select(0, stage), self.values.index_select(0, stage)
 
     def on(self, device: torch.device) -> "StagedContext":
-        """Returns it with keys and values on a device; a copy is kept, as calls come from there
-        again.
-        """
-        if self.keys.device == device:
+        """Returns it on a device; a copy is kept, as calls come from there again."""
+        if self.keys.device == self.reference.device == device:
             return self
         if device not in self.elsewhere:
-            self.elsewhere[device] = self.map(lambda x: x.to(device))
+            moved = self.map(lambda x: x.to(device))
+            self.elsewhere[device] = replace(moved, reference=self.reference.to(device))
         return self.elsewhere[device]
 
     def map(self, change: Callable[[Tensor], Tensor]) -> "StagedContext":

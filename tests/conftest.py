@@ -28,13 +28,11 @@ sys.modules["sefi_pack"] = pack
 TOGETHER = ("server", "browser")  # folders whose tests share one server
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the marks in this hook
-def pytest_collection_modifyitems(items):
+def pytest_itemcollected(item):
     """Says what stays together where processes share the tests: a server's tests; of a file, those
     of one family of checkpoints.
     """
-    for item in items:
-        folder = item.path.relative_to(ROOT / "tests").parts[0]
-        family = getattr(item, "callspec", None) and item.callspec.params.get("family")
-        group = f"{folder}/{item.path.stem} {family or ''}"
-        item.add_marker(pytest.mark.xdist_group(folder if folder in TOGETHER else group))
+    folder = item.path.relative_to(ROOT / "tests").parts[0]
+    family = getattr(item, "callspec", None) and item.callspec.params.get("family")
+    group = f"{folder}/{item.path.stem} {family or ''}"
+    item.add_marker(pytest.mark.xdist_group(folder if folder in TOGETHER else group))

@@ -18,9 +18,9 @@ from sefi_pack.nodes.host.text.encoder import HostTextEncoder
 from sefi_pack.nodes.host.text.families import own_side, require_match
 from sefi_pack.nodes.host.train import borrowing, pictures
 from sefi_pack.nodes.host.train.backbone import compared_layers
+from sefi_pack.sefi_core import losses as core_losses
 from sefi_pack.sefi_core.identity.file_format import load_identity, save_identity
 from sefi_pack.sefi_core.prompts import training_prompt
-from sefi_pack.sefi_core.training import loop as training
 
 import nodes
 
@@ -247,14 +247,14 @@ def test_masks_alpha_and_several_pictures(name, ask, monkeypatch):
     right = torch.zeros(1, 64, 96)
     right[:, :, 48:] = 1.0
     pools, masks_of_losses = [], []
-    views, loss = pictures.augmented_views, training.denoising_loss
+    views, loss = pictures.augmented_views, core_losses.denoising_loss
     monkeypatch.setattr(
         pictures,
         "augmented_views",
         lambda p, m, *rest: (pools.append((p, m)), views(p, m, *rest))[1],
     )
     monkeypatch.setattr(
-        training, "denoising_loss", lambda p, m: (masks_of_losses.append(m), loss(p, m))[1]
+        core_losses, "denoising_loss", lambda p, m: (masks_of_losses.append(m), loss(p, m))[1]
     )
     ask = functools.partial(ask, preset="paper")  # which takes pictures as they are
     by_mask = ask(image=picture, mask=right, steps=3)[0]

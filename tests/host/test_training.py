@@ -20,6 +20,7 @@ from sefi_pack.nodes.host.train import run, trainer
 from sefi_pack.nodes.host.train.backbone import HostBackbone
 from sefi_pack.nodes.host.train.borrowing import trainable
 from sefi_pack.nodes.host.train.pictures import square_pictures
+from sefi_pack.sefi_core import losses as core_losses
 from sefi_pack.sefi_core.errors import (
     IdentityFileError,
     PictureError,
@@ -29,7 +30,6 @@ from sefi_pack.sefi_core.errors import (
 )
 from sefi_pack.sefi_core.identity.file_format import load_identity
 from sefi_pack.sefi_core.losses import attention_loss, denoising_loss, loss_terms
-from sefi_pack.sefi_core.training import loop as training
 from sefi_pack.sefi_core.training.config import PRESETS
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
@@ -556,14 +556,14 @@ def test_bad_input_is_one_sentence_and_changes_nothing(
 def blow_up(monkeypatch, *bad):
     """Makes the denoising loss of these steps, from 1, infinite; from the last on if it is None."""
     calls = []
-    real = training.denoising_loss
+    real = core_losses.denoising_loss
 
     def infinite(prediction, mask):
         calls.append(1)
         worse = len(calls) in bad or (bad[-1] is None and len(calls) > bad[-2])
         return real(prediction, mask) * (torch.inf if worse else 1.0)
 
-    monkeypatch.setattr(training, "denoising_loss", infinite)
+    monkeypatch.setattr(core_losses, "denoising_loss", infinite)
 
 
 @pytest.mark.parametrize("checkpoint_every", [0, 6])
