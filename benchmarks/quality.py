@@ -259,7 +259,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--shard", default="0/1", help="i/n: this process does every n-th subject")
     parser.add_argument("--quick", action="store_true", help="two subjects, few rows and prompts")
     parser.add_argument("--report", action="store_true", help="write the tables and the sheet only")
-    parser.add_argument("--floor", type=Path, help="an earlier result, e.g. results/quick.json")
+    parser.add_argument("--floor", type=Path, help="an earlier result, e.g. results/quick-s4.json")
     return parser.parse_args()
 
 
