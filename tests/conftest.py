@@ -11,7 +11,6 @@ from pathlib import Path
 # Before torch comes: its threads wait without burning the processors that others need.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-import pytest
 from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -24,15 +23,3 @@ settings.load_profile("patient")
 pack = types.ModuleType("sefi_pack")
 pack.__path__ = [str(ROOT)]
 sys.modules["sefi_pack"] = pack
-
-TOGETHER = ("server", "browser")  # folders whose tests share one server
-
-
-def pytest_itemcollected(item):
-    """Says what stays together where processes share the tests: a server's tests; of a file, those
-    of one family of checkpoints.
-    """
-    folder = item.path.relative_to(ROOT / "tests").parts[0]
-    family = getattr(item, "callspec", None) and item.callspec.params.get("family")
-    group = f"{folder}/{item.path.stem} {family or ''}"
-    item.add_marker(pytest.mark.xdist_group(folder if folder in TOGETHER else group))
