@@ -127,7 +127,10 @@ def test_a_pair_a_hair_from_the_class_word_samples_nearly_the_plain_picture(
     contexts = conditioning[0][1]["sefi"]
     picture = sample(applied, conditioning, encode(clip, NEGATIVE))
     assert not any(torch.equal(row, contexts.reference[0]) for row in contexts.keys)
-    torch.testing.assert_close(picture, plain, rtol=1e-3, atol=1e-3)
+    for rows in (contexts.keys, contexts.values):
+        torch.testing.assert_close(rows, contexts.reference.expand_as(rows), rtol=1e-4, atol=1e-4)
+    # The small model is loud: a few steps enlarge the rounding of the text batch a thousandfold.
+    torch.testing.assert_close(picture, plain, rtol=1e-2, atol=1e-2)
 
 
 def test_clip_skip(model, clip, neutral):
