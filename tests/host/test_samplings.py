@@ -8,6 +8,7 @@ import comfy_extras.nodes_model_advanced as advanced
 import pytest
 import seeded
 import torch
+from asking import samples_of
 from sefi_pack.nodes.host.apply.sampling import apply_identity
 from sefi_pack.nodes.host.noise_levels import (
     nearest_timesteps,
@@ -138,7 +139,8 @@ def test_training_at_a_noise_level_is_inference_at_it(patched):
         lambda module, args: calls.append(args)
     )
     context = reference.expand(5, -1, -1)
-    prediction = backbone.predict(latents, noise, timesteps, context, context, False)
+    samples = samples_of(latents, noise, timesteps)
+    prediction = backbone.predict(samples, context, context, with_maps=False)
     sigmas = sigmas_at(sampling, timesteps)
     noised = sampling.noise_scaling(sigmas, noise, latents)
     restored = sampling.calculate_denoised(sigmas, prediction.target, noised)
@@ -165,9 +167,9 @@ def test_a_patched_model_trains_and_is_another_training(name, model, clip, ask):
             model, 1, 4, 2.0, sampler, "sgm_uniform", positive, nothing, latent, 1.0
         )[0]["samples"]
 
-    before, own = sample(model, person), ask(steps=2)[0]
+    before, own = sample(model, person), ask(steps=12)[0]
     patched = PATCHES[name](model)
-    identity, losses, *_ = ask(steps=2, model=patched)
+    identity, losses, *_ = ask(steps=12, model=patched)
     assert torch.tensor(losses["loss"]).isfinite().all()
     same = torch.equal(identity.pairs["clip_l"], own.pairs["clip_l"])
     assert same == (name == "eps")
