@@ -52,9 +52,9 @@ export function addButton(node, label, press) {
 
 /**
  * Calls `hear` with every message about a training, `remembered` with a node and the training that
- * the host remembered for it instead of running it, `noted` with a node and its line about a file or
- * about an identity that was lost, and `again` when messages may have been missed. A node's number alone names none: a result counts
- * for the workflow that its prompt was queued from.
+ * the host remembered for it instead of running it, `noted` with a node and its line about a file
+ * or about an identity that was lost, and `again` when messages may have been missed. A node's
+ * number alone names none: a result counts for the workflow that its prompt was queued from.
  */
 export function onTraining({ hear, remembered, noted, again }) {
   api.addEventListener('sefi.progress', (event) => hear(event.detail))

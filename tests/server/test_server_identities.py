@@ -163,7 +163,7 @@ def test_a_combined_and_a_blended_identity_are_saved_and_an_export_is_read_by_th
     apply["identity"] = [loaders[0], 0]
     del again[combine], again[loaders[1]]
     assert np.array_equal(pictures(server, again)["SeFi"], together)
-    apply["placeholder"] = "V*"
+    apply |= {"placeholder": "V*", "text": "a photo of V*"}
     assert server.run(again).error.startswith("placeholder: the identity holds 2 with names")
 
     plain = small("two_people")
