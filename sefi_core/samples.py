@@ -3,7 +3,7 @@
 __all__ = ["LatentPool", "Samples", "joined", "spread_samples"]
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 
 import torch
@@ -53,10 +53,6 @@ class Samples:
             latents, masks, noise, timesteps, prompts = part
             own = tuple(islice(subjects, len(latents)))
             yield Samples(latents, masks, noise, timesteps, prompts, own)
-
-    def for_prompt(self, prompt: int) -> "Samples":
-        """Returns the samples with another reference prompt."""
-        return replace(self, prompts=torch.full_like(self.prompts, prompt))
 
 
 def joined(parts: Sequence[Samples]) -> Samples:

@@ -1,5 +1,7 @@
 """Fixed samples: even over timesteps and views, the same for the same seed; parts and their sum."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from sefi_pack.sefi_core.samples import LatentPool, joined, spread_samples
@@ -30,7 +32,7 @@ def test_timesteps_begin_where_they_are_to(low):
 @pytest.mark.parametrize("sizes", [3, [1, 4, 2]])
 def test_parts_put_together_are_the_whole(sizes):
     pool = LatentPool(torch.rand(4, 1, 2, 2), torch.rand(4, 1, 2, 2))
-    whole = spread_samples(pool, 7, 0, seed=0).for_prompt(2)
+    whole = replace(spread_samples(pool, 7, 0, seed=0), prompts=torch.full((7,), 2))
     again = joined(list(whole.split(sizes)))
     assert len(again) == 7 and (again.prompts == 2).all()
     for one, other in zip(again.tensors, whole.tensors, strict=True):
