@@ -6,7 +6,7 @@ conditionings, which the host brings in while it samples, do not act. Weights th
 as SD 1.x's text projection, which no file holds, do not act either.
 """
 
-__all__ = ["Read", "read_clip", "read_model", "read_parts", "read_vae"]
+__all__ = ["Read", "read_clip", "read_model", "read_parts", "read_tokens", "read_vae"]
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -43,8 +43,15 @@ def read_model(model: ModelPatcher) -> Read:
     )
 
 
-def read_clip(clip: CLIP, tokens: dict) -> Read:
-    """Returns what acts of a CLIP on the host's `tokens` of the prompts."""
+def read_tokens(tokens: dict) -> Read:
+    """Returns what a CLIP's tokenizer made of the prompts."""
+    content = Content({})
+    content.add(tokens)
+    return Read(content.hexdigest(), frozenset(content.unread))
+
+
+def read_clip(clip: CLIP) -> Read:
+    """Returns what acts of a CLIP but for its tokenizer."""
     encoders = text_encoders(clip)
     reach = {name: layers_read(encoder, clip.layer_idx) for name, encoder in encoders.items()}
 
@@ -52,7 +59,7 @@ def read_clip(clip: CLIP, tokens: dict) -> Read:
         encoder, _, part = name.partition(".transformer.")
         return encoder in reach and is_read(part, *reach[encoder], pooled=encoder == "clip_g")
 
-    return read(clip.patcher, acts, reach, tokens)
+    return read(clip.patcher, acts, reach)
 
 
 def is_read(part: str, count: int, normed: bool, pooled: bool) -> bool:

@@ -16,7 +16,7 @@ from comfy.model_patcher import ModelPatcher
 from ....sefi_core.errors import SettingsError, one_line
 from ..checkpointing import recomputes, recomputing
 from .standing import forget
-from .weights import Swap, cast_weights, freeze, thaw
+from .weights import Swap, cast_weights, compute_quantised, freeze, thaw
 
 EVERYTHING = 1e20  # bytes: makes the host unload all other models
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -74,6 +74,7 @@ class Hold:
             mm.load_models_gpu(both, memory_required=EVERYTHING, force_full_load=True)
         for patcher in both:
             self.swapped += freeze(patcher.model)
+        self.swapped += compute_quantised(self.model.model.diffusion_model, self.dtype)
 
     def release(self) -> None:
         """Gives the weights back, wherever they are by now."""

@@ -18,6 +18,8 @@ def changes(before: dict, now: dict) -> list[str]:
     names = [name for name in before.keys() | now.keys() if before.get(name) != now.get(name)]
     if BEHAVIOUR in names and alike(before.get(BEHAVIOUR, ()), now[BEHAVIOUR]):
         names.remove(BEHAVIOUR)
+    if "class_word" in names and "tokens" in names:
+        names.remove("tokens")  # of another word they are others
     return sorted(set(map(in_words, names)))
 
 
@@ -33,6 +35,6 @@ def in_words(name: str) -> str:
     names = {"seed": "train_seed", "masked_loss": "mask", "find_subject": "mask"}
     names |= dict.fromkeys(("generator", "framing", "starts", "race_from", "settle"), "preset")
     names |= {"race_every": "steps"}  # a short training's selection is shorter
-    names |= {"min_scale": "preset", "arithmetic": "version of this pack", "clip_skip": "clip"}
+    names |= {"min_scale": "preset", "arithmetic": "version of this pack", "clip_skip": "clip", "tokens": "clip"}
     names |= dict.fromkeys(("prediction", "noise_levels", "unread", BEHAVIOUR), "model")
     return names.get(name, name)

@@ -22,7 +22,7 @@ from ..noise_levels import behaviour, prediction_type, sigmas_at
 from ..text.encoder import HostTextEncoder, word_tokens
 from ..text.families import own_side, require_match
 from ..text.slots import SlottedPrompt
-from .acting import read_clip, read_model, read_vae
+from .acting import read_clip, read_model, read_tokens, read_vae
 from .backbone import HostBackbone
 from .borrowing import Hold, compute_dtype, trainable
 from .pictures import encode_pool, encode_views
@@ -141,7 +141,8 @@ class Session:
         sampling = copy.deepcopy(self.model.get_model_object("model_sampling")).cpu()
         parts = {
             "model": read_model(self.model),
-            "clip": read_clip(self.clip, tokens),
+            "clip": read_clip(self.clip),
+            "tokens": read_tokens(tokens),
             "vae": read_vae(self.vae),
         }
         unread = sorted({kind for part in parts.values() for kind in part.unread})

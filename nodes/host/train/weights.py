@@ -6,7 +6,7 @@ dtype than it stores, it casts each weight for each operation, and autograd keep
 the weights are cast once, for as long as steps are taken.
 """
 
-__all__ = ["Swap", "cast_weights", "freeze", "is_tainted", "thaw"]
+__all__ = ["Swap", "cast_weights", "compute_quantised", "freeze", "is_tainted", "thaw"]
 
 import torch
 from torch import Tensor, nn
@@ -47,6 +47,21 @@ def cast_weights(module: nn.Module, dtype: torch.dtype) -> list[Swap]:
                 copy = nn.Parameter(weight.to(dtype), requires_grad=False)
                 changed.append((part._parameters, name, weight, weight.requires_grad, copy))
                 part._parameters[name] = copy
+    return changed
+
+
+def compute_quantised(module: nn.Module, dtype: torch.dtype) -> list[Swap]:
+    """Swaps the host's quantised weights for ones on the same storage that are computed in `dtype`,
+    where the host's own cast would leave them in another; returns what it changed.
+    """
+    changed = []
+    for part in module.modules():
+        for name, weight in part._parameters.items():
+            if getattr(weight, "_layout_params", {}).get("orig_dtype", dtype) != dtype:
+                plain = alias(weight)
+                plain._layout_params["orig_dtype"] = dtype
+                swapped = part._parameters[name] = like(weight, plain)
+                changed.append((part._parameters, name, weight, weight.requires_grad, swapped))
     return changed
 
 
