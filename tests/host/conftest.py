@@ -85,10 +85,8 @@ def output(tmp_path, monkeypatch):
 
 @pytest.fixture
 def ask(model, clip, vae, picture, output, monkeypatch):
-    """Trains with small settings, and asks the model little of a picture, nothing of its frame;
-    keyword arguments change the former.
-    """
-    small = {n: replace(p, views=8, framing=False) for n, p in trainer.PRESETS.items()}
+    """Trains with small settings, which keyword arguments change; asks little of the picture."""
+    small = {n: replace(p, views=8) for n, p in trainer.PRESETS.items()}
     monkeypatch.setattr(trainer, "PRESETS", small)
     monkeypatch.setattr(subject, "LOOKS", 1)
 
