@@ -20,8 +20,6 @@ LOOKS = 20
 LOW = 400  # nearer to the clean picture a map follows edges rather than meanings
 CONTRAST = 1.2  # times as much attention within as without, or there is nothing to tell apart
 LEAST = 0.05  # of the picture: what is smaller is a peak of the attention rather than a subject
-# Of latents, at once: four samples of 512 pixels, which take less memory than a step of one.
-AREA = 4 * 64 * 64
 
 
 @torch.no_grad()
@@ -45,7 +43,7 @@ def seen_by_class_word(
 ) -> Iterator[Prediction]:
     """Yields the reference prompt's predictions of samples, with maps."""
     source = [class_word_source(encoder)]
-    for part in samples.split(max(1, AREA // samples.latents[0, 0].numel())):
+    for part in samples.asked_at_once():
         yield predict(backbone, source, part, torch.zeros(len(part), dtype=torch.long), True)
 
 
