@@ -23,7 +23,8 @@ from comfy.clip_model import CLIPTextModel
 from comfy.ldm.modules.attention import attention_pytorch
 from comfy.ldm.modules.diffusionmodules.model import pytorch_attention
 from sefi_pack.nodes.host.text.layers import text_layer
-from sefi_pack.nodes.host.train.backbone import compared_layers, layer_of, plain_attention
+from sefi_pack.nodes.host.train.backbone import compared_layers, plain_attention
+from sefi_pack.nodes.host.unets import layer_of
 
 from .speed_account import (
     activation_bytes,
