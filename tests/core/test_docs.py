@@ -103,9 +103,8 @@ def test_the_core_names_its_rooms_and_what_they_share_itself():
     told = set(re.findall(r"^    (\w+)/ ", text, flags=re.MULTILINE))
     assert {f"sefi_core/{room}/" for room in told} == rooms("sefi_core") - {"sefi_core/"}
     shared = re.search(r"^    (\w+(?:,\s+\w+)+)$", text, flags=re.MULTILINE)[1]
-    assert sorted([*re.findall(r"\w+", shared), "__init__"]) == sorted(
-        p.stem for p in ROOT.glob("sefi_core/*.py")
-    )
+    told = [*re.findall(r"\w+", shared), "__init__"]
+    assert sorted(told) == sorted(path.stem for path in ROOT.glob("sefi_core/*.py"))
 
 
 def is_said(quoted):
