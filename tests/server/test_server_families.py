@@ -11,7 +11,7 @@ from comfy_server import changed, node_of
 from PIL import Image
 from safetensors import safe_open
 
-STEPS = 20
+STEPS = 6
 SMALL = {"EmptyLatentImage": {"width": 64, "height": 64}, "KSampler": {"steps": 3}}
 WIDTHS = {
     "SD 1.x": {"clip_l": 768},
