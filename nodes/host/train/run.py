@@ -17,9 +17,9 @@ from ....sefi_core.training.loop import StepReport, train
 from ..page.progress import Progress, common_stage
 from ..text.encoder import HostTextEncoder
 from .files import NOTHING_SHOWN, Outcome, RunFiles, Shown
-from .memory import what_memory_needs
+from .memory import measured, running_out_told, what_memory_needs
 from .pictures import dimmed
-from .preparing import prepared
+from .preparing import subject_masks
 from .request import Request
 from .selftest import require_gradients
 from .session import Loaded
@@ -51,15 +51,16 @@ def learned(
     tokens = {name: token.to(host.device) for name, token in encoder.class_tokens.items()}
     learner = Learner(tokens, config, scaled=host.numbers == torch.float16)
     shown = NOTHING_SHOWN if request.fresh else files.restore(learner, request.resume)
-    if config.framing or config.find_subject:
+    if config.find_subject:
         progress.say("asking the model where it sees the subject")
-        pictures = prepared(host, encoder, *pictures, config)
+        pictures = pictures[0], subject_masks(host, encoder, *pictures, config)
         progress.reference(dimmed(*pictures))
     progress.say(f"encoding {config.views} views of the picture")
     pool = host.views(*pictures, config, learner.device)
     progress.choose_from(config.candidates, len(learner.left))
     run = Run(host, encoder, learner, pool, files, shown, progress)
-    return run.to_the_end(request.preview_every, request.checkpoint_every)
+    with running_out_told(host.again):
+        return run.to_the_end(request.preview_every, request.checkpoint_every)
 
 
 def with_gradients(steps: Iterator[StepReport]) -> Iterator[StepReport]:
@@ -96,10 +97,10 @@ class Run:
         learner, latents = self.learner, self.pool.latents
         together = min(learner.config.batch_size, learner.config.stages)
         backbone = self.host.backbone(self.encoder, latents, together)
-        side = tuple(latents.shape[-2:])
-        self.progress.say(what_memory_needs(backbone, self.encoder, learner, side))
-        with torch.enable_grad():
+        with torch.enable_grad(), measured(learner.device) as peak:
             require_gradients(backbone, self.encoder, latents[:1], self.host.numbers)
+        for taken in peak:
+            self.progress.say(what_memory_needs(taken, learner, self.host.again))
         self.progress.go_on(learner.losses[: learner.step], self.shown.stages, self.shown.samples)
         try:
             for report in with_gradients(train(backbone, self.encoder, self.pool, learner)):
