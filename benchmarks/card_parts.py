@@ -23,6 +23,7 @@ __all__ = [
 import statistics
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -36,7 +37,8 @@ import comfy.sample
 import torch.nn.functional as F
 from sefi_pack.nodes.host.apply.sampling import apply_identity
 from sefi_pack.nodes.host.text.encoder import class_tokens
-from sefi_pack.nodes.host.train.memory import memory_needed, what_memory_needs
+from sefi_pack.nodes.host.train.memory import GENERATOR_COPIES, what_memory_needs
+from sefi_pack.nodes.host.train.selftest import require_gradients
 from sefi_pack.sefi_core.identity.container import load_tensors, save_tensors
 from sefi_pack.sefi_core.identity.identity import Identity
 from sefi_pack.sefi_core.predict import Source, predict
@@ -82,16 +84,20 @@ def one_line(error: BaseException) -> str:
 
 
 def memory(scene: Scene, checkpoint: bool = False) -> Record:
-    """The most bytes that steps take beside the loaded models, and what the node says before."""
+    """The most bytes that steps take beside the loaded models, and what the node says before, of
+    what its test of the gradients takes.
+    """
     with scene.training(checkpoint) as ready:
-        told = ready.backbone, ready.encoder, ready.learner
-        side = tuple(ready.pool.latents.shape[-2:])
-        needed = memory_needed(*told, side, ready.encoder.again)
-        sentence = what_memory_needs(*told, side)
+        backbone, learner, latent = ready.backbone, ready.learner, ready.pool.latents[:1]
+        tested = partial(require_gradients, backbone, ready.encoder, latent, backbone.dtype)
+        sample = most_bytes(tested, scene.device)
+        learned = sum(parameter.nbytes for parameter in learner.generators.parameters())
+        forecast = sample * scene.batch + GENERATOR_COPIES * learned
+        sentence = what_memory_needs(sample, learner, ready.encoder.again)
         reports = reports_of(ready)
         peak = most_bytes(lambda: list(islice(reports, 2)), scene.device)
     return {
-        "peak, bytes": peak, "forecast, bytes": needed, "peak / forecast": peak / needed,
+        "peak, bytes": peak, "forecast, bytes": forecast, "peak / forecast": peak / forecast,
         "the node says": sentence,
     }  # fmt: skip
 

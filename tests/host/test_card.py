@@ -45,8 +45,8 @@ def test_what_it_finds_holds(record):
     assert found["whole training"]["seconds, finished before"] < found["whole training"]["seconds"]
     steps = [part for name, part in found.items() if name.startswith("steps, ")]
     assert len(steps) == 6
-    for part in steps:  # what tensors take at most, beside what the node says before
-        assert 0.8 < part["peak / forecast"] < 1.1
+    for part in steps:  # what tensors take at most, beside what the test of the gradients took
+        assert 1.0 < part["peak / forecast"] < 3.0
 
 
 def test_the_most_bytes_are_those_that_are_there_at_once():
