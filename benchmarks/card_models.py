@@ -80,7 +80,7 @@ def checkpoint(name: str, folder: Path) -> Path:
     if not is_tiny(name):
         text = model.model.model_config.process_clip_state_dict_for_saving(text)
     tensors = {**own, **text, **autoencoder(name)}
-    tensors = {n: w.detach().to("cpu", FILE).contiguous().clone() for n, w in tensors.items()}
+    tensors = {n: w.detach().to("cpu", FILE).contiguous() for n, w in tensors.items()}
     folder.mkdir(parents=True, exist_ok=True)
     save_file(tensors, path)
     return path

@@ -4,7 +4,6 @@
 __all__ = ["as_a_child", "streamed", "whole"]
 
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -15,7 +14,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from .pack import ensure_pack
+from .pack import ROOT, ensure_pack
 
 ensure_pack()
 import comfy.model_management as mm
@@ -71,17 +70,24 @@ def streamed(scene: Scene, checkpoint: Path, count: int) -> Record:
     mm.soft_empty_cache()
     with tempfile.TemporaryDirectory() as folder:
         kept = Path(folder) / "pairs.safetensors"
-        command = [sys.executable, "-m", "benchmarks.card", "--child", scene.name]
-        command += ["--file", str(checkpoint), "--pairs", str(kept), "--steps", str(count)]
-        told = subprocess.run(
-            command, capture_output=True, text=True, timeout=CHILD_SECONDS, env=dict(os.environ)
-        )
-        if told.returncode:
-            return {"off": off, "on": absent((told.stderr.splitlines() or ["it ended"])[-1])}
-        on = json.loads(told.stdout.splitlines()[-1])
+        given = ["--child", scene.name, "--file", checkpoint, "--pairs", kept, "--steps", count]
+        on = told_by_a_child(list(map(str, given)))
         if kept.exists():
             on["learned, largest difference"] = farthest(pairs, load_file(kept))
     return {"off": off, "on": on}
+
+
+def told_by_a_child(arguments: list[str]) -> Record:
+    command = [sys.executable, "-m", "benchmarks.card", *arguments]
+    try:
+        told = subprocess.run(
+            command, cwd=ROOT, capture_output=True, text=True, timeout=CHILD_SECONDS
+        )
+    except subprocess.TimeoutExpired:
+        return absent(f"it took more than {CHILD_SECONDS} seconds")
+    if told.returncode:
+        return absent((told.stderr.splitlines() or ["it ended"])[-1])
+    return json.loads(told.stdout.splitlines()[-1])
 
 
 def as_a_child(name: str, file: Path, pairs: Path, count: int, refusal: str | None) -> Record:
