@@ -68,7 +68,10 @@ class Size:
     Arguments:
         side: Of the latents.
         rounds, steps: Pairs to time, and steps of each contestant in one.
-        text: What differs from CLIP-L's own shape.
+        dtype: Of the weights.
+        cast: What is computed in where that is another dtype.
+        text, text_g: What differs from the own shapes of CLIP-L and CLIP-G.
+        sampled: Sampling steps of a picture.
         vae_width: Channels of the autoencoder that the literal loop encodes with.
     """
 
@@ -80,8 +83,11 @@ class Size:
     rounds: int
     steps: int
     dtype: torch.dtype = torch.float32
+    cast: torch.dtype | None = None
     text: dict = field(default_factory=dict)
+    text_g: dict = field(default_factory=dict)
     vae_width: int = 128
+    sampled: int = 20
 
     @property
     def is_sdxl(self) -> bool:
@@ -113,9 +119,10 @@ def make_base(size: Size, device: torch.device) -> comfy.model_base.BaseModel:
         **{k: list(v) if isinstance(v, list) else v for k, v in size.layout.items()},
         "model_channels": size.channels,
         "context_dim": size.context,
-        "dtype": size.dtype,
     }
-    return base_class(family(config), device=device)
+    made = family(config)
+    made.set_inference_dtype(size.dtype, size.cast)
+    return base_class(made, device=device)
 
 
 def make_clip(size: Size) -> comfy.sd.CLIP:
@@ -123,7 +130,8 @@ def make_clip(size: Size) -> comfy.sd.CLIP:
     family = comfy.supported_models.SDXL if size.is_sdxl else comfy.supported_models.SD15
     target = family.clip_target(None)
     target.params = {}
-    options = {"clip_l_model_config": size.text} if size.text else {}
+    shapes = {"clip_l_model_config": size.text, "clip_g_model_config": size.text_g}
+    options = {name: shape for name, shape in shapes.items() if shape}
     clip = comfy.sd.CLIP(target, model_options=options)
     fill(clip.cond_stage_model.requires_grad_(False))
     return clip
@@ -143,11 +151,17 @@ def make_encoder(size: Size, device: str = "cpu") -> Encoder:
 
 @torch.no_grad()
 def fill(module: nn.Module, seed: int = 0) -> nn.Module:
-    """Gives every weight a value from a seed, of a size that keeps activations near 1."""
-    generator = torch.Generator().manual_seed(seed)
+    """Gives every weight a value from a seed, of a size that keeps activations near 1; drawn on a
+    card where there is one, which is faster by far.
+    """
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    generator = torch.Generator(device).manual_seed(seed)
     for name, weight in module.named_parameters():
-        if weight.ndim > 1:
+        if weight.ndim < 2:
+            weight.fill_(float(name.endswith("weight")))
+        elif weight.device == generator.device:
             weight.normal_(0.0, weight[0].numel() ** -0.5, generator=generator)
         else:
-            weight.fill_(float(name.endswith("weight")))
+            drawn = torch.randn(weight.shape, generator=generator, device=device)
+            weight.copy_(drawn * weight[0].numel() ** -0.5)
     return module

@@ -14,6 +14,7 @@ of each step; one before them warms up.
 __all__ = ["Missing", "diffusers_inversion", "floor", "literal", "loaded", "train_lora"]
 
 import functools
+import inspect
 import sys
 import time
 from collections.abc import Callable
@@ -40,6 +41,12 @@ from .speed_models import fill, make_encoder
 from .speed_scene import Scene, clocked
 
 LORA_RANK = 8
+LORA_DTYPES = {torch.float32: "fp32", torch.bfloat16: "bf16"}
+LORA_NEWER = {
+    "quantized_backward": False, "checkpoint_depth": 1, "offloading": False, "bucket_mode": False,
+    "bypass_mode": False,
+}  # fmt: skip
+"""What newer hosts ask for beside."""
 INSTALL = ".venv/bin/pip install diffusers transformers 'torch==2.13.0'"
 
 
@@ -52,7 +59,7 @@ def floor(scene: Scene, steps: int) -> list[float]:
         backbone = ready.backbone
         noised, sigmas = scene.noised(backbone)
         context = backbone_context(scene).requires_grad_()
-        first = torch.zeros(len(noised), dtype=torch.long)
+        first = torch.zeros(len(noised), dtype=torch.long, device=scene.device)
 
         def step() -> None:
             backbone.run(noised, sigmas, context, {}, first).square().mean().backward()
@@ -69,7 +76,7 @@ def loaded(scene: Scene, steps: int) -> list[float]:
 
 def backbone_context(scene: Scene) -> Tensor:
     shape = scene.batch, 77, scene.size.context
-    return torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    return torch.randn(shape, generator=torch.Generator().manual_seed(1)).to(scene.device)
 
 
 def literal(scene: Scene, steps: int) -> list[float]:
@@ -139,6 +146,9 @@ def cross_attentions(scene: Scene) -> dict[tuple, torch.nn.Module]:
 def train_lora(scene: Scene, steps: int) -> list[float]:
     from comfy_extras.nodes_train import TrainLoraNode
 
+    numbers = LORA_DTYPES.get(scene.session().numbers)
+    if numbers is None:
+        raise Missing("the host's Train LoRA computes in fp32 and bf16 alone")
     count = max(2, scene.batch)  # the node of 0.3.75 does not take a single one
     latents = torch.randn(count, 1, 4, scene.size.side, scene.size.side)
     tokens = scene.clip.tokenize("a photo of the face of person")
@@ -146,7 +156,9 @@ def train_lora(scene: Scene, steps: int) -> list[float]:
     moments: list[float] = []
     comfy.utils.set_progress_bar_enabled(False)
     comfy.utils.set_progress_bar_global_hook(lambda *_, **__: moments.append(time.perf_counter()))
-    numbers = {torch.float32: "fp32", torch.bfloat16: "bf16"}[scene.size.dtype]
+    asked = {"gradient_checkpointing": False, "algorithm": "LoRA", "existing_lora": "[None]"}
+    known = inspect.signature(TrainLoraNode.execute).parameters
+    asked |= {name: value for name, value in LORA_NEWER.items() if name in known}
     try:
         with torch.inference_mode(False), torch.enable_grad():
             TrainLoraNode.execute(
@@ -154,8 +166,7 @@ def train_lora(scene: Scene, steps: int) -> list[float]:
                 positive=[conditioning], batch_size=[scene.batch], steps=[steps + 1],
                 grad_accumulation_steps=[1], learning_rate=[5e-4], rank=[LORA_RANK],
                 optimizer=["AdamW"], loss_function=["MSE"], seed=[0], training_dtype=[numbers],
-                lora_dtype=[numbers], algorithm=["LoRA"], gradient_checkpointing=[False],
-                existing_lora=["[None]"],
+                lora_dtype=[numbers], **{name: [value] for name, value in asked.items()},
             )  # fmt: skip
     finally:
         comfy.utils.set_progress_bar_global_hook(None)

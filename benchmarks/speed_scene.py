@@ -22,22 +22,22 @@ ensure_pack()
 import comfy.model_management as mm
 import comfy.sample
 from comfy.model_patcher import ModelPatcher
-from comfy.sd import CLIP
+from comfy.sd import CLIP, VAE
 from sefi_pack.nodes.host.apply.sampling import apply_identity
 from sefi_pack.nodes.host.noise_levels import sigmas_at
 from sefi_pack.nodes.host.text.encoder import HostTextEncoder, token_widths
 from sefi_pack.nodes.host.train.backbone import HostBackbone
-from sefi_pack.nodes.host.train.borrowing import trainable
+from sefi_pack.nodes.host.train.session import Session
 from sefi_pack.sefi_core.identity.identity import Identity
 from sefi_pack.sefi_core.samples import LatentPool
 from sefi_pack.sefi_core.training.config import TrainingConfig
 from sefi_pack.sefi_core.training.learner import Learner
 from sefi_pack.sefi_core.training.loop import Subject, train, train_together
 
-from .speed_models import SIZES, make_clip, make_model
+from .speed_models import SIZES, Size, make_clip, make_model
 
 VIEWS = 8
-SAMPLING_STEPS, GUIDANCE = 20, 7.5
+GUIDANCE = 7.5
 
 
 @dataclass(frozen=True)
@@ -51,18 +51,44 @@ class Ready:
 
 
 class Scene:
-    """A size's models, made when first asked for, and a batch size."""
+    """Models, a batch size, and the dtype to compute in as the node has it.
 
-    def __init__(self, name: str, batch: int) -> None:
-        self.name, self.size, self.batch = name, SIZES[name], batch
+    Arguments:
+        name: Of a size, whose models are made when first asked for.
+        models: MODEL, CLIP and VAE in place of these.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        batch: int,
+        models: tuple[ModelPatcher, CLIP, VAE | None] | None = None,
+        dtype: str = "auto",
+    ) -> None:
+        self.name, self.batch, self.given, self.dtype = name, batch, models, dtype
+
+    @property
+    def size(self) -> Size:
+        return SIZES[self.name]
+
+    @property
+    def models(self) -> tuple[ModelPatcher, CLIP, VAE | None]:
+        return self.given or models(self.name)
 
     @property
     def model(self) -> ModelPatcher:
-        return models(self.name)[0]
+        return self.models[0]
 
     @property
     def clip(self) -> CLIP:
-        return models(self.name)[1]
+        return self.models[1]
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.load_device
+
+    def session(self, checkpoint: bool = False) -> Session:
+        return Session(*self.models, self.dtype, checkpoint)
 
     def reload(self) -> None:
         """Puts the models back in place after another's clones were loaded."""
@@ -74,41 +100,47 @@ class Scene:
         config = TrainingConfig(
             **{"steps": 1000, "batch_size": self.batch, "views": VIEWS, **settings}
         )
-        again = checkpoint or self.size.is_sdxl  # as the node decides
-        with trainable(self.model, self.clip.patcher, self.size.dtype, again) as (model, load):
-            load()
-            encoder = HostTextEncoder(self.clip, "person", again)
-            with torch.no_grad():
-                reference = encoder.reference()
-            pool = self.pool(0)
-            backbone = HostBackbone(
-                model, reference, pool.latents[:1], self.size.dtype, encoder.pooled
-            )
-            yield Ready(backbone, encoder, Learner(encoder.class_tokens, config), pool)
+        with self.session(checkpoint).borrowed() as host:
+            encoder, pool = host.encoder("person"), self.pool(0)
+            tokens = {name: token.to(host.device) for name, token in encoder.class_tokens.items()}
+            learner = Learner(tokens, config, scaled=host.numbers == torch.float16)
+            backbone = host.backbone(encoder, pool.latents)
+            with torch.enable_grad():
+                yield Ready(backbone, encoder, learner, pool)
 
     def pool(self, seed: int) -> LatentPool:
         side, generator = self.size.side, torch.Generator().manual_seed(seed)
         latents = torch.randn(VIEWS, 4, side, side, generator=generator)
-        return LatentPool(latents, torch.ones(VIEWS, 1, side, side))
+        masks = torch.ones(VIEWS, 1, side, side)
+        return LatentPool(latents.to(self.device), masks.to(self.device))
 
     def noised(self, backbone: HostBackbone) -> tuple[Tensor, Tensor]:
         """Returns noised latents (B, 4, h, w) and their sigmas (B,)."""
         latents = self.pool(0).latents[:1].expand(self.batch, -1, -1, -1)
         timesteps = (torch.arange(self.batch) * 2 + 1) * 1000 // (2 * self.batch)
-        sigmas = sigmas_at(backbone.sampling, timesteps)
+        sigmas = sigmas_at(backbone.sampling, timesteps.to(self.device))
         return backbone.sampling.noise_scaling(sigmas, torch.randn_like(latents), latents), sigmas
 
 
 @functools.cache
-def models(name: str) -> tuple[ModelPatcher, CLIP]:
-    return make_model(SIZES[name]), make_clip(SIZES[name])
+def models(name: str) -> tuple[ModelPatcher, CLIP, None]:
+    return make_model(SIZES[name]), make_clip(SIZES[name]), None
 
 
 def clocked(
     step: Callable[[], None], steps: int, warm_up: Callable[[], None] | None = None
 ) -> list[float]:
-    """Returns the seconds of each of `steps` steps, after one that warms up."""
+    """Returns the seconds of each of `steps` steps, after one that warms up; on a card the mean of
+    them all, which are not waited for one by one.
+    """
     (warm_up or step)()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+        start = time.perf_counter()
+        for _ in range(steps):
+            step()
+        torch.cuda.synchronize()
+        return [(time.perf_counter() - start) / steps]
     seconds = []
     for _ in range(steps):
         start = time.perf_counter()
@@ -157,7 +189,7 @@ def sampling(scene: Scene, steps: int, applied: bool) -> list[float]:
         latent = torch.zeros(scene.batch, 4, scene.size.side, scene.size.side)
         noise = torch.randn(latent.shape, generator=torch.Generator().manual_seed(0))
 
-        def sample(count: int = SAMPLING_STEPS) -> None:
+        def sample(count: int = scene.size.sampled) -> None:
             comfy.sample.sample(
                 model, noise, count, GUIDANCE, "euler", "normal", positive, negative, latent,
                 disable_pbar=True, seed=0,

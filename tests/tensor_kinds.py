@@ -32,19 +32,23 @@ class Blocks(torch.Tensor):
 
 
 class BlockOps(comfy.ops.manual_cast):
-    """Layers that keep bf16 bits as Blocks; their state dict has meta tensors, to be counted."""
+    """Layers that keep bf16 bits, or plain numbers, as Blocks; their state dict has meta tensors,
+    to be counted.
+    """
 
     class Linear(comfy.ops.manual_cast.Linear):
-        def pack(self):
-            bits = self.weight.data.to(torch.bfloat16).view(torch.uint8).as_subclass(Blocks)
-            self.weight = nn.Parameter(bits, requires_grad=False)
+        def pack(self, plain):
+            bits = self.weight.data if plain else self.weight.to(torch.bfloat16).view(torch.uint8)
+            self.weight = nn.Parameter(bits.detach().as_subclass(Blocks), requires_grad=False)
 
         def _save_to_state_dict(self, destination, prefix, keep_vars):
             destination[f"{prefix}weight"] = torch.empty(0, device="meta")
 
         def forward_comfy_cast_weights(self, x):
-            bits = self.weight.as_subclass(torch.Tensor).view(torch.bfloat16)
             bias = None if self.bias is None else self.bias.to(x)
+            if self.weight.is_floating_point():
+                return nn.functional.linear(x, self.weight.to(x), bias).as_subclass(torch.Tensor)
+            bits = self.weight.as_subclass(torch.Tensor).view(torch.bfloat16)
             return nn.functional.linear(x, bits.to(x), bias)
 
 
@@ -89,11 +93,11 @@ def quantised(kind: str) -> ModelPatcher:
     return tiny_with(operations, state)
 
 
-def packed() -> ModelPatcher:
+def packed(plain: bool) -> ModelPatcher:
     model = tiny_with(BlockOps, weights_of(seeded.tiny_model()))
     for module in model.model.diffusion_model.modules():
         if isinstance(module, BlockOps.Linear):
-            module.pack()
+            module.pack(plain)
     return model
 
 
@@ -124,7 +128,8 @@ KINDS: dict[str, Callable[[], ModelPatcher]] = {
     "inference": seeded.tiny_model,
     "fp16": stored_in(torch.float16),
     "fp8": stored_in(torch.float8_e4m3fn),
-    "blocks": packed,
+    "blocks": lambda: packed(False),
+    "plain blocks": lambda: packed(True),
     "offloaded": half_loaded,
     **{name: lambda name=name: quantised(name) for name in FORMATS},
 }

@@ -3,6 +3,9 @@
 import comfy.model_management as mm
 import pytest
 import torch
+from asking import stopped_at
+from sefi_pack.nodes.host import folders
+from sefi_pack.nodes.host.apply.sampling import apply_identity
 from tensor_kinds import FORMATS, KINDS, made_of
 
 import nodes
@@ -15,8 +18,12 @@ TABLE = [
 ]  # fmt: skip
 
 
-def sample(model, clip):
-    positive, negative = (nodes.CLIPTextEncode().encode(clip, text)[0] for text in ("a dog", ""))
+def encoded(clip, text):
+    return nodes.CLIPTextEncode().encode(clip, text)[0]
+
+
+def sample(model, clip, positive=None):
+    positive, negative = positive or encoded(clip, "a dog"), encoded(clip, "")
     latent = nodes.EmptyLatentImage().generate(64, 64, 1)[0]
     return nodes.KSampler().sample(
         model, 1, 2, 5.0, "euler", "normal", positive, negative, latent, 1.0
@@ -44,4 +51,20 @@ def test_it_trains_and_gives_back_what_it_borrowed(ask, clip, kind, dtype, lora)
     again = ask(model=changed, dtype=dtype, steps=2, preview_every=2)
     assert again[0].pairs["clip_l"].equal(first[0].pairs["clip_l"])
     assert "Finished before" in again[3]["sefi_training"][0]["note"]
+    mm.unload_all_models()
+
+
+@pytest.mark.parametrize("kind", ["fp16", "fp8", "blocks", *FORMATS])
+def test_read_again_it_is_the_same_model_to_go_on_with(ask, clip, output, kind):
+    whole = ask(model=KINDS[kind](), steps=3)
+    next((output / "finished").iterdir()).unlink()
+    with stopped_at(2), pytest.raises(mm.InterruptProcessingException):
+        ask(model=KINDS[kind](), steps=3)
+    mm.unload_all_models()
+    model = KINDS[kind]()
+    resumed = ask(model=model, steps=3, resume=folders.checkpoint_names()[1])
+    assert resumed[0].pairs["clip_l"].equal(whole[0].pairs["clip_l"]) and resumed[1] == whole[1]
+    applied, conditioning = apply_identity(model, clip, resumed[0], "a V*")
+    plain = sample(model, clip, encoded(clip, "a person"))
+    assert not torch.equal(sample(applied, clip, conditioning), plain)
     mm.unload_all_models()

@@ -114,15 +114,13 @@ def is_tainted(tensor: Tensor) -> bool:
 
 
 def alias(tensor: Tensor) -> Tensor:
-    """Returns an ordinary tensor on the same storage; a copy of a type that does not say what it is
-    made of.
-    """
+    """Returns an ordinary tensor of the same type on the same storage; a copy if it has none."""
     if parts := parts_of(tensor):
         context = tensor.__tensor_flatten__()[1]
         inner = {name: alias(part) for name, part in parts.items()}
         return type(tensor).__tensor_unflatten__(inner, context, tensor.size(), tensor.stride())
     if type(tensor) not in (Tensor, nn.Parameter):
-        return tensor.clone()
+        return alias_of_own_type(tensor)
     if tensor.is_meta:
         return torch.empty_strided(
             tensor.size(), tensor.stride(), dtype=tensor.dtype, device=tensor.device
@@ -131,3 +129,15 @@ def alias(tensor: Tensor) -> Tensor:
     return empty.set_(
         tensor.untyped_storage(), tensor.storage_offset(), tensor.size(), tensor.stride()
     )
+
+
+def alias_of_own_type(tensor: Tensor) -> Tensor:
+    """Returns an ordinary tensor of a type that other packs have made (GGUF's), with the attributes
+    that it has: what is written on one is read on the other.
+    """
+    plain = tensor.as_subclass(Tensor)
+    if not (plain.is_meta or plain.untyped_storage().nbytes()):
+        return tensor.clone()
+    made = alias(plain).as_subclass(type(tensor))
+    made.__dict__ = tensor.__dict__
+    return made
