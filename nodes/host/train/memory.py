@@ -13,6 +13,7 @@ from ....sefi_core.training.learner import Learner
 
 GIB = 2**30
 GENERATOR_COPIES = 3  # gradients and Adam's two moments
+SLACK = 1.15  # what a step has beside the test: maps of the size that the loss compares
 
 
 @contextmanager
@@ -38,7 +39,7 @@ def what_memory_needs(sample: int, learner: Learner, again: bool) -> str:
         again: Whether blocks are computed again in the backward pass already.
     """
     learned = sum(parameter.nbytes for parameter in learner.generators.parameters())
-    needed = sample * learner.config.batch_size + GENERATOR_COPIES * learned
+    needed = int(SLACK * sample * learner.config.batch_size) + GENERATOR_COPIES * learned
     free = int(mm.get_free_memory(learner.device))
     said = f"about {needed / GIB:.1f} GB needed for the steps, {free / GIB:.1f} GB free"
     return said if needed <= free else f"{said}; {what_helps(again)}, if it runs out"
