@@ -165,7 +165,7 @@ def print_rows(host: Any, parts: Callable[[], dict[str, Any]], rows: dict[str, G
             if alone is None:
                 alone = pictures[""]
             elif torch.equal(pictures.get("", 0 * alone), alone):
-                shown[0] += " (the pack changes nothing)"
+                shown[0] += ", as without the pack"
         print(f"| {name} | {' | '.join(shown)} |", flush=True)
 
 

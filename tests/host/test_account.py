@@ -3,10 +3,11 @@ nothing is said where all is well.
 """
 
 import functools
+import gc
 import json
 import logging
 import re
-from collections import namedtuple
+from collections import Counter, namedtuple
 from pathlib import Path
 
 import comfy.samplers
@@ -15,7 +16,9 @@ import pytest
 import torch
 from scene import Scene
 from sefi_pack.nodes.host.apply import account
+from sefi_pack.nodes.host.apply.arrivals import Applied, Arrival, contexts_of
 from sefi_pack.nodes.host.apply.equality import wants_equality
+from sefi_pack.nodes.host.apply.graph import PromptGraph
 from server import PromptServer
 from stand_ins import Executions, Page, Parts, prompt_of
 
@@ -467,6 +470,26 @@ def test_no_account_outlives_its_prompt(host):
         prompt["8"]["inputs"]["seed"] = seed
         said(host, prompt)
     assert account._latest.closed and len(account._latest.arrivals) == 1
+
+
+def test_nothing_grows_over_two_hundred_prompts(host):
+    """Every tenth encodes anew, every other one loses its identity and says so."""
+
+    def held():
+        gc.collect()
+        kinds = {account.Account, account.Given, Applied, Arrival, PromptGraph}
+        return Counter(type(each).__name__ for each in gc.get_objects() if type(each) in kinds)
+
+    prompt = graph(apply=apply(), picture=ksampler("apply@0", "apply@1", steps=1))
+    prompt["4"]["inputs"].update(width=16, height=16)
+    for number in range(200):
+        prompt["7"]["inputs"]["strength"] = 1.0 + number // 10 / 100
+        prompt["8"]["inputs"].update(seed=number, model=["1" if number % 2 else "7", 0])
+        host.run(prompt)
+        if number == 19:
+            before = held()
+    assert held() == before and before["Account"] == 1
+    assert len(contexts_of) == 1 and len(account._complained) == 1
 
 
 def test_the_account_knows_the_stages(host):

@@ -51,7 +51,7 @@ def drawn(identity, prompt, **inputs):
 WORLD = {"class_type": "LoadMiniatureWorld", "inputs": {"checkpoint": MINIATURE.name}}
 SHORT = {
     "steps": 1, "learning_rate": 0.005, "attention_loss_weight": 0.001, "train_seed": 0,
-    "preset": "default", "resolution": 64, "preview_every": 0, "checkpoint_every": 0,
+    "preset": "paper", "resolution": 64, "preview_every": 0, "checkpoint_every": 0,
     "model": ["world", 0], "clip": ["world", 1], "vae": ["world", 2], "image": ["face", 0],
 }  # fmt: skip
 
@@ -95,8 +95,6 @@ def test_ten_scripts_are_trained_saved_loaded_and_applied(miniature_server):
         assert cards[files[script]]["class_word"] == unicodedata.normalize("NFC", word)
         choice = {"embedding": files[script].replace("/", "\\")}
         loaded = {"world": WORLD, "load": {"class_type": "LoadSeFiEmbedding", "inputs": choice}}
-        same = server.run(loaded | drawn("load", prompt))
-        assert np.array_equal(pixels(server, same), pictures[script]), script
         own = {"placeholder": unicodedata.normalize("NFD", f"<{name}>")}
         renamed = server.run(loaded | drawn("load", prompt.replace("V*", f"<{name}>"), **own))
         assert np.array_equal(pixels(server, renamed), pictures[script]), script
