@@ -84,7 +84,7 @@ def check(opened, name):
 def test_every_loss_is_read_whole_in_its_node(opened, workflow):
     opened.open_workflow(workflow)
     opened.set_widgets("EmptyLatentImage", width=64, height=64)
-    opened.set_widgets("KSampler", steps=1)
+    opened.set_widgets("KSampler", steps=1, seed=int(opened.vue))
     opened.page.evaluate(
         """() => {
             const [sampler, loader] = ['KSampler', 'LoadMiniatureWorld'].map(
@@ -106,3 +106,45 @@ def test_every_loss_is_read_whole_in_its_node(opened, workflow):
         )
         line.filter(has_text=sentence).wait_for()
         check(opened, name)
+
+
+NOTES = {
+    "choosing": ("running", "the prompt takes 1.9 of 2.3 GB that are free"),
+    "stopped": (
+        "stopped",
+        "Stopped at step 480. To go on, press R and choose identity_20310203_040506.checkpoint"
+        ".safetensors in resume; the identity so far is in /home/an/artists/ComfyUI/output/sefi/"
+        "identity_20310203_040506.identity_so_far.safetensors. The stages 2 and 3 are alike: they "
+        "learned the same, which costs nothing.",
+    ),
+}
+PANEL = """async ([state, note]) => {
+    const node = app.graph.nodes.find((n) => n.type === 'TrainSeFiID')
+    const points = Array.from({ length: 480 }, (_, i) => [i + 1, 1 / (i + 9), 0.1, i % 5])
+    window.comfyAPI.api.api.dispatchCustomEvent('sefi.progress', {
+        workflow: (app.rootGraph ?? app.graph).id, node: String(node.id), prompt: note, total: 1000,
+        done: 480, stages: 5, state, note, candidates: [3, 5], left: 3599, reference: 0,
+        preview: 0, since: 0, points
+    })
+    app.canvas.ds.scale = 1
+    app.canvas.ds.offset = [150 - node.pos[0], 120 - node.pos[1]]
+    app.canvas.draw(true, true)
+    await new Promise((done) => setTimeout(done, 1000))
+    const panel = document.querySelector('.sefi-panel')
+    const bottom = (selector) => panel.querySelector(selector).getBoundingClientRect().bottom
+    return {
+        over: Math.max(...['.sefi-note', '.sefi-legend', '.sefi-charts'].map(bottom))
+            - panel.getBoundingClientRect().bottom,
+        hidden: panel.scrollHeight - panel.clientHeight, status: panel.innerText
+    }
+}"""
+
+
+@BOTH
+def test_the_panel_hides_none_of_its_words(opened, miniature):
+    opened.open_workflow(miniature())
+    for name, (state, note) in NOTES.items():
+        seen = opened.page.evaluate(PANEL, [state, note])
+        opened.shoot(f"panel_{'vue' if opened.vue else 'classic'}_{name}")
+        assert note in seen["status"] and seen["over"] <= 0 and seen["hidden"] <= 1, name
+        assert ("selecting a start, 3 of 5" in seen["status"]) == (state == "running")

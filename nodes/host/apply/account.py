@@ -68,7 +68,7 @@ class Account:
     def run(
         self, sampler: str, on_model: tuple[Applied, ...], prompts: Sequence[Tensor]
     ) -> Iterator[None]:
-        """Around a run of a sampler, with its plain prompts (1, L, C); its model carries `on_model`."""
+        """Around a run of a sampler, with its prompts (1, L, C); its model carries `on_model`."""
         for applied in on_model:
             if not self.at(sampler, applied).given and self.graph:
                 self.tell(applied.node, kept_from_prompt(self.graph, applied, sampler))
