@@ -57,8 +57,14 @@ GEOMETRY = """async () => {
         .filter((e) => e.offsetParent && !line.contains(e) && !e.contains(line)).map(box)
     const drawn = vue ? [] : node.widgets.filter((w) => !w.element && !w.hidden && w.last_y)
         .map((w) => [own[0], own[1] + w.last_y, own[2], own[1] + w.last_y + 20])
+    const nodes = vue
+        ? [...document.querySelectorAll('[data-node-id]')].filter((e) => e !== vue).map(box)
+        : app.graph.nodes.filter((n) => n !== node).map((n) => {
+            const [x, y] = [own[0] + n.pos[0] - node.pos[0], own[1] + n.pos[1] - node.pos[1]]
+            return [x, y - 30, x + n.size[0], y + n.size[1]]
+        })
     return {
-        line: box(line), own, others: [...others, ...drawn],
+        line: box(line), own, others: [...others, ...drawn], nodes,
         hidden: line.scrollHeight - line.clientHeight
     }
 }"""
@@ -76,8 +82,9 @@ def check(opened, name):
     left, top, right, bottom = seen["line"]
     own = seen["own"]
     assert own[0] <= left and own[1] <= top and right <= own[2] + 1 and bottom <= own[3] + 1, name
-    assert right - left > 150 and bottom - top > 20 and seen["hidden"] <= 1, name
+    assert right - left > 150 and bottom - top > 10 and seen["hidden"] <= 1, name
     assert not [other for other in seen["others"] if over(seen["line"], other)], name
+    assert not [other for other in seen["nodes"] if over(own, other)], name
 
 
 @BOTH
@@ -123,17 +130,17 @@ PANEL = """async ([state, note]) => {
     const points = Array.from({ length: 480 }, (_, i) => [i + 1, 1 / (i + 9), 0.1, i % 5])
     window.comfyAPI.api.api.dispatchCustomEvent('sefi.progress', {
         workflow: (app.rootGraph ?? app.graph).id, node: String(node.id), prompt: note, total: 1000,
-        done: 480, stages: 5, state, note, candidates: [3, 5], left: 3599, reference: 0,
-        preview: 0, since: 0, points
+        done: 480, stages: 5, state, note, candidates: [3, 5], left: 3599, reference: 2,
+        preview: 400, since: 0, points
     })
     app.canvas.ds.scale = 1
-    app.canvas.ds.offset = [150 - node.pos[0], 120 - node.pos[1]]
+    app.canvas.ds.offset = [150 - node.pos[0], 850 - node.pos[1] - node.size[1]]
     app.canvas.draw(true, true)
     await new Promise((done) => setTimeout(done, 1000))
     const panel = document.querySelector('.sefi-panel')
     const bottom = (selector) => panel.querySelector(selector).getBoundingClientRect().bottom
     return {
-        over: Math.max(...['.sefi-note', '.sefi-legend', '.sefi-charts'].map(bottom))
+        over: Math.max(...['note', 'legend', 'charts', 'pictures'].map((n) => bottom(`.sefi-${n}`)))
             - panel.getBoundingClientRect().bottom,
         hidden: panel.scrollHeight - panel.clientHeight, status: panel.innerText
     }
@@ -142,6 +149,8 @@ PANEL = """async ([state, note]) => {
 
 @BOTH
 def test_the_panel_hides_none_of_its_words(opened, miniature):
+    face = (ROOT / "docs/icon.png").read_bytes()
+    opened.page.route("**/sefi/picture*", lambda route: route.fulfill(body=face))
     opened.open_workflow(miniature())
     for name, (state, note) in NOTES.items():
         seen = opened.page.evaluate(PANEL, [state, note])
