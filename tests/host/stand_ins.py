@@ -197,12 +197,20 @@ class Switch:
         return (two if second else one,)
 
 
+class Anything(dict):
+    """The inputs of a node that takes what it is given and names none."""
+
+    def __contains__(self, name):
+        return True
+
+    def __getitem__(self, name):
+        return ("*",)
+
+
 class AnySwitch:
     """Passes on the first that there is, of any kind."""
 
-    INPUT_TYPES = classmethod(
-        lambda cls: {"optional": {name: ("*",) for name in ("any_01", "any_02")}}
-    )
+    INPUT_TYPES = classmethod(lambda cls: {"optional": Anything()})
     RETURN_TYPES, FUNCTION = ("*",), "choose"
 
     def choose(self, any_01=None, any_02=None):

@@ -149,6 +149,12 @@ FINE = {
         switch=("AnySwitch", {"any_01": "other@1", "any_02": "apply@1"}),
         picture=ksampler("other@0", "switch@0"),
     ),
+    "a switch behind a switch": dict(
+        apply=apply(),
+        first=("AnySwitch", {"any_01": "plain@0", "any_02": "apply@1"}),
+        switch=("AnySwitch", {"any_01": "first@0", "any_02": "apply@1"}),
+        picture=ksampler("apply@0", "switch@0"),
+    ),
     "a switch to a plain second pass": dict(
         apply=apply(),
         first=ksampler("apply@0", "apply@1"),

@@ -92,12 +92,13 @@ class PromptGraph:
         if "FLOAT" in types:
             return set()
         outputs = self.class_of(node).RETURN_TYPES
-        several = Counter(kind for _, _, kind, _ in self.sources(node))
+        found = Counter(kind for _, _, kind, _ in self.sources(node))
         return {
             kind
-            for kind, count in several.items()
-            if count > 1 and sum(given in (kind, "*") for given in outputs) == 1
-            if kind not in JOINED or types & CHOICES
+            for kind in found
+            if sum(count for other, count in found.items() if alike(kind, other)) > 1
+            if sum(alike(kind, output) for output in outputs) == 1
+            if kind not in JOINED or types & CHOICES or "*" in outputs
         }
 
     def sources(self, node: str) -> Iterator[tuple[str, int, str, bool]]:
@@ -133,3 +134,8 @@ class PromptGraph:
         if any(is_link(v) and (str(v[0]), v[1]) == (apply, CONDITIONING) for v in links):
             return True
         return linked_on_page(self.workflow, self.shown(apply), CONDITIONING)
+
+
+def alike(one: str, other: str) -> bool:
+    """Returns whether sockets of two kinds can hold the same thing; "*" is of any kind."""
+    return one == other or "*" in (one, other)
