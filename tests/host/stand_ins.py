@@ -90,6 +90,23 @@ class AssertsKeysAreValues:
         return (patched,)
 
 
+class AssertsSomethingElse:
+    """A patch that asserts the form of K and V, and then finds something else wrong."""
+
+    INPUT_TYPES = classmethod(lambda cls: {"required": {"model": ("MODEL",)}})
+    RETURN_TYPES, FUNCTION = ("MODEL",), "patch"
+
+    def patch(self, model):
+        def require_width(n, context, value, options):
+            assert context.shape == value.shape and len(context) == len(value)
+            assert n.shape[-1] == 7, "seven channels are asked for"
+            return n, context, value
+
+        patched = model.clone()
+        patched.set_model_attn2_patch(require_width)
+        return (patched,)
+
+
 class StepByStep:
     """Samples a step of the base prompt, a step of each region, and so on, each in a run of its
     own.
@@ -164,6 +181,78 @@ class LazySwitch:
         return (two if second else one,)
 
 
+class Switch:
+    """Has both of its inputs made and passes on one, as switches that know no laziness do."""
+
+    INPUT_TYPES = classmethod(
+        lambda cls: {
+            "required": {
+                "second": ("BOOLEAN",), "one": ("CONDITIONING",), "two": ("CONDITIONING",)
+            }
+        }
+    )  # fmt: skip
+    RETURN_TYPES, FUNCTION = ("CONDITIONING",), "choose"
+
+    def choose(self, second, one, two):
+        return (two if second else one,)
+
+
+class Anything(dict):
+    """The inputs of a node that takes what it is given and names none."""
+
+    def __contains__(self, name):
+        return True
+
+    def __getitem__(self, name):
+        return ("*",)
+
+
+class AnySwitch:
+    """Passes on the first that there is, of any kind."""
+
+    INPUT_TYPES = classmethod(lambda cls: {"optional": Anything()})
+    RETURN_TYPES, FUNCTION = ("*",), "choose"
+
+    def choose(self, any_01=None, any_02=None):
+        return (any_02 if any_01 is None else any_01,)
+
+
+class MarksBoth:
+    """Takes and gives both prompts, as nodes for inpainting do."""
+
+    INPUT_TYPES = classmethod(
+        lambda cls: {
+            "required": {
+                "positive": ("CONDITIONING",), "negative": ("CONDITIONING",), "mark": ("BOOLEAN",)
+            }
+        }
+    )  # fmt: skip
+    RETURN_TYPES, FUNCTION = ("CONDITIONING", "CONDITIONING"), "mark"
+
+    def mark(self, positive, negative, mark):
+        return positive, negative
+
+
+class JoinsOrAppends:
+    """Appends one prompt to another, or has both, as is chosen."""
+
+    INPUT_TYPES = classmethod(
+        lambda cls: {
+            "required": {
+                "operation": (["append", "join"],),
+                "one": ("CONDITIONING",),
+                "two": ("CONDITIONING",),
+            }
+        }
+    )
+    RETURN_TYPES, FUNCTION = ("CONDITIONING",), "mix"
+
+    def mix(self, operation, one, two):
+        if operation == "join":
+            return (one + two,)
+        return nodes.ConditioningConcat().concat(one, two)
+
+
 class Texts:
     """Several texts, for each of which what follows runs once."""
 
@@ -175,8 +264,9 @@ class Texts:
 
 
 CLASSES = (
-    Parts, Keep, DropsExtras, ReloadsModel, Couples, AssertsKeysAreValues, StepByStep, OwnText,
-    LazySwitch, Texts,
+    Parts, Keep, DropsExtras, ReloadsModel, Couples, AssertsKeysAreValues, AssertsSomethingElse,
+    StepByStep, OwnText, LazySwitch, Switch, AnySwitch, MarksBoth, JoinsOrAppends,
+    Texts,
 )  # fmt: skip
 
 

@@ -2,9 +2,12 @@
 nothing is said where all is well.
 """
 
+import functools
+import gc
 import json
 import logging
 import re
+from collections import Counter, namedtuple
 from pathlib import Path
 
 import comfy.samplers
@@ -13,6 +16,9 @@ import pytest
 import torch
 from scene import Scene
 from sefi_pack.nodes.host.apply import account
+from sefi_pack.nodes.host.apply.arrivals import Applied, Arrival, contexts_of
+from sefi_pack.nodes.host.apply.equality import wants_equality
+from sefi_pack.nodes.host.apply.graph import PromptGraph
 from server import PromptServer
 from stand_ins import Executions, Page, Parts, prompt_of
 
@@ -74,6 +80,7 @@ def said(host, prompt, **others):
     return told
 
 
+CONCAT = "ConditioningConcat", {"conditioning_to": "apply@1", "conditioning_from": "other@1"}
 FINE = {
     "alone": dict(apply=apply(), picture=ksampler("apply@0", "apply@1")),
     "a plain prompt on our model for comparison": dict(
@@ -118,6 +125,54 @@ FINE = {
         apply=apply(),
         switch=("LazySwitch", {"second": True, "one": "apply@1", "two": "plain@0"}),
         picture=ksampler("apply@0", "switch@0"),
+    ),
+    "a switch to another prompt, of both that were made": dict(
+        apply=apply(),
+        switch=("Switch", {"second": True, "one": "apply@1", "two": "plain@0"}),
+        picture=ksampler("apply@0", "switch@0"),
+    ),
+    "a switch from one person to another": dict(
+        apply=apply(),
+        other=apply("apply@0", "bert"),
+        switch=("Switch", {"second": True, "one": "apply@1", "two": "other@1"}),
+        picture=ksampler("other@0", "switch@0"),
+    ),
+    "a switch to the plain prompt of the same words": dict(
+        apply=apply(),
+        words=text("a photo of person"),
+        switch=("Switch", {"second": True, "one": "apply@1", "two": "words@0"}),
+        picture=ksampler("apply@0", "switch@0"),
+    ),
+    "a switch that takes anything": dict(
+        apply=apply(),
+        other=apply("apply@0", "bert"),
+        switch=("AnySwitch", {"any_01": "other@1", "any_02": "apply@1"}),
+        picture=ksampler("other@0", "switch@0"),
+    ),
+    "a switch behind a switch": dict(
+        apply=apply(),
+        first=("AnySwitch", {"any_01": "plain@0", "any_02": "apply@1"}),
+        switch=("AnySwitch", {"any_01": "first@0", "any_02": "apply@1"}),
+        picture=ksampler("apply@0", "switch@0"),
+    ),
+    "a switch to a plain second pass": dict(
+        apply=apply(),
+        first=ksampler("apply@0", "apply@1"),
+        switch=("Switch", {"second": True, "one": "apply@1", "two": "plain@0"}),
+        picture=ksampler("apply@0", "switch@0", "first@0", denoise=0.5),
+    ),
+    "a switch to a model without a region": dict(
+        apply=apply(),
+        couple=("Couples", {"model": "apply@0", "region": "apply@1"}),
+        switch=("AnySwitch", {"any_01": "apply@0", "any_02": "couple@0"}),
+        picture=ksampler("switch@0", "plain@0"),
+    ),
+    "an identity that comes through a switch and a Concat": dict(
+        apply=apply(),
+        other=apply("apply@0", "bert", "a photo of V* in a garden"),
+        both=CONCAT,
+        switch=("Switch", {"second": False, "one": "both@0", "two": "plain@0"}),
+        picture=ksampler("other@0", "switch@0"),
     ),
     "a list of texts": dict(
         texts=("Texts", {"texts": "V* in a hat|a photo of V*"}),
@@ -259,6 +314,42 @@ LOST = {
         ),
         r"^V\* does not act in KSampler \(9\), which samples from \d+ to \d+ percent; set start",
     ),
+    "its conditioning was rebuilt and then chosen": (
+        dict(
+            apply=apply(),
+            rebuilt=("DropsExtras", {"conditioning": "apply@1"}),
+            switch=("Switch", {"second": False, "one": "rebuilt@0", "two": "plain@0"}),
+            picture=ksampler("apply@0", "switch@0"),
+        ),
+        r"^V\* has not reached KSampler \(10\): a node in between has made",
+    ),
+    "appended by a node that has a choice": (
+        dict(
+            apply=apply(),
+            both=("JoinsOrAppends", {"operation": "append", "one": "plain@0", "two": "apply@1"}),
+            picture=ksampler("apply@0", "both@0"),
+        ),
+        r"^V\* has not reached KSampler \(9\): .*or kept the words",
+    ),
+    "joined to another prompt, before a detailer's wildcard": (
+        dict(
+            apply=apply(),
+            both=(
+                "ConditioningCombine", {"conditioning_1": "apply@1", "conditioning_2": "plain@0"}
+            ),
+            marked=(
+                "MarksBoth", {"positive": "both@0", "negative": "negative@0", "mark": True}
+            ),
+            picture=(
+                "OwnText",
+                {
+                    "model": "apply@0", "clip": "parts@1", "positive": "marked@0",
+                    "negative": "negative@0", "latent": "latent@0", "wildcard": "a face",
+                },
+            ),
+        ),
+        r"^V\* has not reached OwnText",
+    ),
     "one of two": (
         dict(
             apply=apply(),
@@ -302,14 +393,19 @@ def test_two_samplers_that_lose_it_make_one_sentence(host):
     assert len(said(host, graph(apply=apply(), **both))) == 1
 
 
-def test_the_ids_of_subgraphs_are_as_the_page_writes_them(host):
-    prompt = graph(apply=apply(), picture=ksampler("parts@0", "apply@1"))
+def inside_12(picture):
+    """Returns a prompt whose Apply is node 3 in the subgraph at node 12."""
+    prompt = graph(apply=apply(), picture=picture)
     prompt["12:3"] = prompt.pop("7")
     for node in prompt.values():
         for name, value in node["inputs"].items():
             if isinstance(value, list) and value[0] == "7":
                 node["inputs"][name] = ["12:3", value[1]]
-    ((node, _),) = said(host, prompt)
+    return prompt
+
+
+def test_the_ids_of_subgraphs_are_as_the_page_writes_them(host):
+    ((node, _),) = said(host, inside_12(ksampler("parts@0", "apply@1")))
     assert node == "12:3"
 
 
@@ -323,13 +419,45 @@ def test_without_a_page_the_console_has_it(host, monkeypatch, caplog):
     ]
 
 
+def shown_with(links, number=7, **definitions):
+    """Returns the page's graph of an Apply whose conditioning has links, [id, from, to, input]."""
+    outputs = [{"links": [1]}, {"links": [link["id"] for link in links] or None}]
+    apply_node = {"id": number, "type": "ApplySeFiConditioning", "outputs": outputs}
+    return {"nodes": [apply_node], "links": links, **definitions}
+
+
+def link(number, target, slot=0):
+    return {"id": number, "target_id": target, "target_slot": slot}
+
+
 @pytest.mark.parametrize("linked", [False, True])
 def test_a_muted_branch_is_no_loss(linked, host):
     """The prompt has only the sampler for comparison; the page's graph has the muted one, too."""
-    outputs = [{"links": [1]}, {"links": [2] if linked else None}]
-    node = {"id": 7, "type": "ApplySeFiConditioning", "outputs": outputs}
     prompt = graph(apply=apply(), picture=ksampler("apply@0", "plain@0"))
-    assert len(said(host, prompt, workflow={"nodes": [node]})) == (not linked)
+    workflow = shown_with([link(2, 30)] if linked else [])
+    if linked:
+        workflow["links"] = [[2, 7, 1, 30, 0, "CONDITIONING"]]  # as the page's own graph has them
+    assert len(said(host, prompt, workflow=workflow)) == (not linked)
+
+
+@pytest.mark.parametrize("outside", [False, True])
+def test_an_output_of_a_subgraph_that_is_not_used_is_a_loss(outside, host):
+    """Inside, the conditioning is linked to the subgraph's output either way."""
+    inside = shown_with([link(2, -20, 1)], number=3, id="sub")
+    outputs = [{"links": [5]}, {"links": [6] if outside else None}]
+    workflow = {
+        "nodes": [{"id": 12, "type": "sub", "outputs": outputs}, shown_with([], 3)["nodes"][0]],
+        "links": [[6, 12, 1, 30, 0, "CONDITIONING"]],
+        "definitions": {"subgraphs": [inside]},
+    }
+    told = said(host, inside_12(ksampler("apply@0", "plain@0")), workflow=workflow)
+    assert [node for node, _ in told] == ["12:3"] * (not outside)
+
+
+@pytest.mark.parametrize("workflow", [{"nodes": [7]}, {"nodes": None}, {"id": 3}])
+def test_a_page_that_sends_nonsense_is_told_all_the_same(workflow, host):
+    prompt = graph(apply=apply(), picture=ksampler("apply@0", "plain@0"))
+    assert len(said(host, prompt, workflow=workflow)) == 1
 
 
 def test_an_execution_that_breaks_off_accuses_nobody(host, monkeypatch):
@@ -348,6 +476,26 @@ def test_no_account_outlives_its_prompt(host):
         prompt["8"]["inputs"]["seed"] = seed
         said(host, prompt)
     assert account._latest.closed and len(account._latest.arrivals) == 1
+
+
+def test_nothing_grows_over_two_hundred_prompts(host):
+    """Every tenth encodes anew, every other one loses its identity and says so."""
+
+    def held():
+        gc.collect()
+        kinds = {account.Account, account.Given, Applied, Arrival, PromptGraph}
+        return Counter(type(each).__name__ for each in gc.get_objects() if type(each) in kinds)
+
+    prompt = graph(apply=apply(), picture=ksampler("apply@0", "apply@1", steps=1))
+    prompt["4"]["inputs"].update(width=16, height=16)
+    for number in range(200):
+        prompt["7"]["inputs"]["strength"] = 1.0 + number // 10 / 100
+        prompt["8"]["inputs"].update(seed=number, model=["1" if number % 2 else "7", 0])
+        host.run(prompt)
+        if number == 19:
+            before = held()
+    assert held() == before and before["Account"] == 1
+    assert len(contexts_of) == 1 and len(account._complained) == 1
 
 
 def test_the_account_knows_the_stages(host):
@@ -383,9 +531,6 @@ def two_people(joined, **others):
         both=joined,
         picture=ksampler("other@0", "both@0"),
     )
-
-
-CONCAT = "ConditioningConcat", {"conditioning_to": "apply@1", "conditioning_from": "other@1"}
 
 
 def test_concat_of_two_identities_acts_with_both(host):
@@ -454,18 +599,72 @@ def test_attention_couple_is_told_before_it_samples(host, monkeypatch):
     assert said(host, prompt) == heard and len(heard) == 1
 
 
-def test_a_node_that_wants_k_and_v_alike_is_named_in_one_sentence(host):
+def test_a_node_that_wants_k_and_v_alike_is_refused_before_it_samples(host, monkeypatch, neutral):
     prompt = graph(
         apply=apply(),
         patch=("AssertsKeysAreValues", {"model": "apply@0"}),
         picture=ksampler("patch@0", "apply@1"),
     )
-    _, told, messages = host.run(prompt)
+    Parts.parts["bert"] = neutral  # its K and V are one
+    with monkeypatch.context() as patched:
+        patched.setattr(comfy.samplers.KSAMPLER, "sample", None)  # nothing is sampled
+        _, told, messages = host.run(prompt)
     event, error = messages[-1]
     assert event == "execution_error" and told == []
     assert error["exception_type"].endswith("MismatchError")
-    assert error["exception_message"].startswith("positive: a node on this model stops at an ident")
-    assert "node.py" not in "".join(error["traceback"]) and "require_equal" not in str(error)
+    assert error["exception_message"].startswith(
+        "positive: a node on this model wants K and V from one prompt, and an identity's differ; "
+    )
+    assert "require_equal" not in str(error)
+    prompt["7"]["inputs"]["identity"] = ["3", 2]
+    assert said(host, prompt) == []
+
+
+def test_another_nodes_own_assertion_comes_through_untouched(host):
+    prompt = graph(
+        apply=apply(),
+        patch=("AssertsSomethingElse", {"model": "apply@0"}),
+        picture=ksampler("patch@0", "apply@1"),
+    )
+    _, told, messages = host.run(prompt)
+    event, error = messages[-1]
+    assert event == "execution_error" and told == []
+    assert error["exception_type"] == "AssertionError"
+    assert error["exception_message"].strip() == "seven channels are asked for"
+    assert "require_width" in "".join(error["traceback"])
+
+
+class Stateful:
+    def __call__(self, q, k, v, extra_options):
+        assert torch.equal(k, v)
+        return q, k, v
+
+    def bound(self, q, k, v, extra_options):
+        assert len(k) == len(v) and k.mean() == v.mean(), "both"
+        return q, k, v
+
+    def apart(self, q, k, v, extra_options):
+        assert k.isfinite().all()
+        assert v.isfinite().all() and v.dtype == k.dtype and k.size(1) == v.size(1)
+        return q, k, v
+
+
+@pytest.mark.parametrize(
+    ("patch", "wants"),
+    [
+        (Stateful(), True),
+        (Stateful().bound, True),
+        (Stateful().apart, False),
+        (lambda q, k, v, options: (q, k, v), False),
+        (lambda *inputs: inputs[:3], False),
+        (functools.partial(Stateful().bound), False),
+        (torch.add, False),
+        (namedtuple("WithoutSource", "q k v o"), False),
+    ],
+    ids=str,
+)
+def test_what_wants_k_and_v_alike_is_told_by_its_source(patch, wants):
+    assert wants_equality(patch) == wants
 
 
 def test_every_pass_of_the_template_meets_the_identity(host):

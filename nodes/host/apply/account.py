@@ -8,20 +8,22 @@ __all__ = ["Account", "Given", "account_here"]
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from comfy_execution.progress import get_progress_state
+from comfy_execution.progress import NodeState, ProgressRegistry, get_progress_state
 from comfy_execution.utils import get_executing_context
 from server import PromptServer
+from torch import Tensor
 
 from ....sefi_core.contexts import StagedContext
 from ..page.telling import tell
 from .arrivals import Applied, Arrival, contexts_of
 from .graph import PromptGraph
+from .honouring import stands_in
 from .losses import kept_from_prompt, losses
 
 FOUND = "All identities of this node have reached their samplers."
-_complained: set[str] = set()  # nodes that show a loss
+_complained: set[tuple[str, str, str]] = set()  # where a loss is shown
 
 
 class Account:
@@ -37,10 +39,10 @@ class Account:
     def __init__(self, prompt: str) -> None:
         self.prompt = prompt
         self.arrivals: dict[str, dict[Applied, Arrival]] = {}
-        self.broken: set[str] = set()  # samplers whose run an error or the artist has ended
         self.told: set[str | None] = set()
         self.closed = False
-        self.graph, self.client = queued(prompt)
+        self.progress = get_progress_state()
+        self.graph, self.client = queued(prompt, self.progress)
         # The host runs a prompt in an event loop of its own, whose end cancels what still waits.
         with contextlib.suppress(RuntimeError):  # no loop in this thread: the next prompt closes it
             self.waiting = asyncio.get_running_loop().create_task(asyncio.Event().wait())
@@ -58,49 +60,54 @@ class Account:
             applied: contexts_of[applied.id]
             for applied in on_model
             if applied.node and applied.id in contexts_of and self.graph
-            if not self.at(sampler, applied).given and self.graph.ways(applied.node, sampler)
+            if not self.at(sampler, applied).given
+            if self.graph.ways(applied.node, sampler, sure=False)
         }
 
     @contextlib.contextmanager
-    def run(self, sampler: str, on_model: tuple[Applied, ...]) -> Iterator[None]:
-        """Around a run of a sampler whose model carries `on_model`; one that breaks off is no
-        evidence of a loss.
-        """
+    def run(
+        self, sampler: str, on_model: tuple[Applied, ...], prompts: Sequence[Tensor]
+    ) -> Iterator[None]:
+        """Around a run of a sampler, with its prompts (1, L, C); its model carries `on_model`."""
         for applied in on_model:
             if not self.at(sampler, applied).given and self.graph:
                 self.tell(applied.node, kept_from_prompt(self.graph, applied, sampler))
-        try:
-            yield
-        except BaseException:
-            self.broken.add(sampler)
-            raise
+        yield
         for applied in on_model:
-            self.at(sampler, applied).on_model = True
+            arrival = self.at(sampler, applied)
+            arrival.on_model = True
+            if not arrival.given and (contexts := contexts_of.get(applied.id)):
+                arrival.words |= any(stands_in(contexts.reference, plain) for plain in prompts)
 
     def tell(self, apply: str | None, sentence: str | None) -> None:
         """Says one sentence an Apply, in its node and in the console."""
         if sentence and apply not in self.told:
             self.told.add(apply)
-            shown = self.graph.shown(apply)
-            _complained.add(shown)
-            self.say(sentence, shown)
+            place = self.place(apply)
+            _complained.add(place)
+            tell(sentence, *place)
 
     def close(self) -> None:
-        """Says what was lost; once."""
+        """Says what was lost; once. A node that an error or the artist has ended is no evidence."""
         if self.closed or self.graph is None:
             return
         self.closed = True
-        whole = {n: found for n, found in self.arrivals.items() if n not in self.broken}
+        whole = {n: found for n, found in self.arrivals.items() if self.finished(n)}
         for apply, sentence in losses(self.graph, whole):
             self.tell(apply, sentence)
         fine = {a.node for found in whole.values() for a, at in found.items() if at.acted}
         for apply in fine - self.told:
-            if (shown := self.graph.shown(apply)) in _complained:
-                _complained.discard(shown)
-                self.say(FOUND, shown)
+            if (place := self.place(apply)) in _complained:
+                _complained.discard(place)
+                tell(FOUND, *place)
 
-    def say(self, line: str, node: str) -> None:
-        tell(line, node, str(self.graph.workflow.get("id") or ""), self.client)
+    def finished(self, node: str) -> bool:
+        state = self.progress.nodes.get(node)
+        return state is not None and state["state"] is NodeState.Finished
+
+    def place(self, node: str) -> tuple[str, str, str]:
+        """Returns where a node of the prompt is shown: node, workflow and client."""
+        return self.graph.shown(node), str(self.graph.workflow.get("id") or ""), self.client
 
 
 class Given(dict):
@@ -136,15 +143,14 @@ def account_here() -> tuple[Account, str] | None:
     return _latest, str(context.node_id)
 
 
-def queued(prompt: str) -> tuple[PromptGraph | None, str]:
+def queued(prompt: str, progress: ProgressRegistry) -> tuple[PromptGraph | None, str]:
     """Returns the graph of the execution that runs, None if the host knows another, and the client
     that queued it.
     """
-    state = get_progress_state()
-    if state.prompt_id != prompt:
+    if progress.prompt_id != prompt:
         return None, ""
     queue = getattr(getattr(PromptServer, "instance", None), "prompt_queue", None)
     running = queue.get_current_queue_volatile()[0] if queue is not None else ()
     extra = next((item[3] for item in running if item[1] == prompt), {})
     workflow = (extra.get("extra_pnginfo") or {}).get("workflow")
-    return PromptGraph(state.dynprompt, workflow), extra.get("client_id") or ""
+    return PromptGraph(progress.dynprompt, workflow), extra.get("client_id") or ""

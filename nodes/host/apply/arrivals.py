@@ -38,6 +38,7 @@ class Arrival:
         on_model: A run of it is over whose model carried the Apply.
         given: It has taken up the conditioning, whatever its model.
         carried: It has done so with a model that understands it.
+        words: A prompt of a run has its words and not the identity, alone or beside others.
         zeroed: The conditioning came emptied, and not as a negative one.
         acted: The UNet has read it within its active range.
         stages: In which the UNet has read it.
@@ -47,6 +48,7 @@ class Arrival:
     on_model: bool = False
     given: bool = False
     carried: bool = False
+    words: bool = False
     zeroed: bool = False
     acted: bool = False
     stages: set[int] = field(default_factory=set)

@@ -7,9 +7,11 @@ nodes know.
 __all__ = ["collect_contexts"]
 
 import logging
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from uuid import UUID, uuid4
 
+import torch
 from comfy.patcher_extension import WrapperExecutor
 from torch import Tensor
 
@@ -18,6 +20,7 @@ from ..noise_levels import timesteps_of
 from ..text.encoding import KEY
 from .account import account_here
 from .arrivals import Applied
+from .equality import require_free_values
 from .honouring import honoured
 
 log = logging.getLogger("sefi")
@@ -40,23 +43,15 @@ def collect_contexts(
         log.warning(UNREACHED)
     on_model = guider.model_patcher.get_attachment(APPLIED) or ()
     others = here[0].others(here[1], on_model) if here else {}
-    table: dict[UUID, StagedContext] = {}
-    bringing: list[tuple[str, UUID, Applied]] = []
-    for name, uuid, entry in carrying:
-        contexts, found = honoured(entry[KEY], entry["cross_attn"], name, others)
-        if contexts is not None:
-            # In the prompt's own dtype, so that what is done to its rows can be told bit by bit.
-            plain = entry["model_conds"]["c_crossattn"].cond
-            contexts = contexts.map(lambda x: x.to(sigmas.device))
-            table[uuid] = replace(contexts, reference=plain)
-        whose = [entry[APPLIED]] if APPLIED in entry else []
-        bringing += [(name, uuid, applied) for applied in (*whose, *found)]
+    table, bringing = gathered(carrying, others, sigmas.device)
+    options = extra_args["model_options"]["transformer_options"]
+    require_free_values(options, ((n, table[u]) for n, u, _ in carrying if u in table))
     reached: set[UUID] = set()
     # A tuple, because the host merges nested dicts of these options by copy.
-    extra_args["model_options"]["transformer_options"][KEY] = (table, reached)
+    options[KEY] = (table, reached)
     if not here:
         return executor(guider, sigmas, extra_args, *args, **kwargs)
-    with here[0].run(here[1], on_model):
+    with here[0].run(here[1], on_model, plain_prompts(guider)):
         samples = executor(guider, sigmas, extra_args, *args, **kwargs)
     span = span_of(guider.inner_model.model_sampling, sigmas)
     for name, uuid, applied in bringing:
@@ -66,6 +61,41 @@ def collect_contexts(
         if uuid in table:
             arrival.note(uuid in reached, span, table[uuid].edges, applied.active)
     return samples
+
+
+def gathered(
+    carrying: Iterable[tuple[str, UUID, dict]],
+    others: Mapping[Applied, StagedContext],
+    device: torch.device,
+) -> tuple[dict[UUID, StagedContext], list[tuple[str, UUID, Applied]]]:
+    """Returns a run's table, on its device, and which Apply each entry of it comes from.
+
+    Arguments:
+        carrying: As `carrying_entries` gives them.
+        others: Applies whose prompts another node may have appended.
+    """
+    table: dict[UUID, StagedContext] = {}
+    bringing: list[tuple[str, UUID, Applied]] = []
+    for name, uuid, entry in carrying:
+        contexts, found = honoured(entry[KEY], entry["cross_attn"], name, others)
+        if contexts is not None:
+            # In the prompt's own dtype, so that what is done to its rows can be told bit by bit.
+            plain = entry["model_conds"]["c_crossattn"].cond
+            contexts = contexts.map(lambda x: x.to(device))
+            table[uuid] = replace(contexts, reference=plain)
+        whose = [entry[APPLIED]] if APPLIED in entry else []
+        bringing += [(name, uuid, applied) for applied in (*whose, *found)]
+    return table, bringing
+
+
+def plain_prompts(guider: object) -> list[Tensor]:
+    """Returns the prompts (1, L, C) without an identity that a run was given, but the negative."""
+    return [
+        entry["cross_attn"]
+        for name, entries in guider.original_conds.items()
+        for entry in entries or ()
+        if name != "negative" and KEY not in entry and entry.get("cross_attn") is not None
+    ]
 
 
 def span_of(sampling: object, sigmas: Tensor) -> tuple[int, int]:

@@ -2,7 +2,7 @@
 be followed is refused.
 """
 
-__all__ = ["honoured"]
+__all__ = ["honoured", "stands_in"]
 
 from collections.abc import Iterator, Mapping
 
@@ -77,6 +77,19 @@ def appended_parts(
             at += CHUNK
     if start < appended.shape[1]:
         yield None, alone(appended[:, start:])
+
+
+def stands_in(prompt: Tensor, plain: Tensor) -> bool:
+    """Returns whether a prompt (1, L, C) is another (1, L', C), or bit for bit a part of it. One of
+    the same words that was encoded by itself is not it.
+    """
+    length = prompt.shape[1]
+    if plain.shape == prompt.shape:
+        return plain.data_ptr() == prompt.data_ptr()
+    return any(
+        torch.equal(plain[:, at : at + length], prompt.to(plain))
+        for at in range(0, plain.shape[1], CHUNK)
+    )
 
 
 def alone(plain: Tensor) -> StagedContext:

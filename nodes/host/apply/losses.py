@@ -77,6 +77,8 @@ def lost(
         return MODEL
     if graph.ways(apply, sampler):
         return WORDS
+    if graph.ways(apply, sampler, sure=False):  # a switch: it may have been meant to lose it
+        return WORDS if any(arrival.words for arrival in mine) else None
     if not any(arrival.on_model for arrival in mine):
         return None
     if not any(arrival.carried for arrival in here.values()):

@@ -21,7 +21,7 @@ from comfy_execution.utils import get_executing_context
 from torch import Tensor
 
 from ....sefi_core.contexts import StagedContext
-from ....sefi_core.errors import MismatchError, SettingsError
+from ....sefi_core.errors import SettingsError
 from ....sefi_core.identity.group import IdentityGroup
 from ....sefi_core.identity.identity import Identity
 from ....sefi_core.stages import active_range
@@ -118,12 +118,7 @@ def stage_model_call(
         keys, values = staged_rows(c_crossattn, chunks, timestep, layout)
         dtype = executor.class_obj.manual_cast_dtype or executor.class_obj.get_dtype()
         c_crossattn, options = keys, with_values(options, values.to(dtype))
-    try:
-        return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
-    except AssertionError as error:
-        if not chunks:
-            raise
-        raise stopped(error) from None
+    return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
 
 
 def staged_rows(
@@ -151,15 +146,6 @@ def staged_rows(
             rows = context.unflatten(0, layout)  # (tiles, chunks, B, L, C)
             rows[:, i] = changed_alike(staged, plain, rows[:, i])
     return keys, values
-
-
-def stopped(error: AssertionError) -> MismatchError:
-    """Returns the sentence about a node that asserts K = V, as one Attention Couple does."""
-    return MismatchError(
-        f'positive: a node on this model stops at an identity, whose K and V differ ("{error}"); '
-        "take that node out (Attention Couple for one), and give each person a mask with "
-        "Conditioning (Set Mask) and Conditioning (Combine)."
-    )
 
 
 def changed_alike(staged: Tensor, plain: Tensor | None, rows: Tensor) -> Tensor:
