@@ -198,6 +198,36 @@ class TrainSeFiID(io.ComfyNode):
                     tooltip="Much less memory, slower steps, the same result: parts of the model "
                     "are computed twice instead of remembered. Turn it on when memory runs out.",
                 ),
+                io.String.Input(
+                    "caption",
+                    default="",
+                    multiline=True,
+                    optional=True,
+                    tooltip="What else is in the photo, so that it is not learned as the subject: "
+                    "wearing a red hat, at the beach. One line for all pictures, or one for each, "
+                    "- where there is nothing to say.",
+                ),
+                io.String.Input(
+                    "training_prompts",
+                    default="",
+                    multiline=True,
+                    optional=True,
+                    tooltip="What the picture is called while it is learned, with V* for the "
+                    "subject; of several lines one is drawn each time. Empty: a photo of the face "
+                    "of V* for a person, man, girl and the like, a photo of V* for all else. For "
+                    "checkpoints that speak tags: best quality, V*, solo.",
+                ),
+                io.Int.Input(
+                    "tokens",
+                    default=1,
+                    min=1,
+                    max=8,
+                    optional=True,
+                    **FOLDED,
+                    tooltip="Vectors that stand for the subject in each stage. The paper's value "
+                    "is 1. More hold more detail, take as much room in every prompt, and follow "
+                    "prompts less.",
+                ),
             ],
             outputs=[
                 IdentitySocket.Output(
@@ -224,9 +254,15 @@ class TrainSeFiID(io.ComfyNode):
 
     @classmethod
     def validate_inputs(
-        cls, class_word: Text = None, name: Text = None, resume: Text = None, resolution: int = 0
+        cls,
+        class_word: Text = None,
+        name: Text = None,
+        resume: Text = None,
+        resolution: int = 0,
+        caption: Text = None,
+        training_prompts: Text = None,
     ) -> bool | str:
-        return asked_settings(class_word, name, resume, resolution)
+        return asked_settings(class_word, name, resume, resolution, caption, training_prompts)
 
     @classmethod
     def execute(cls, **inputs) -> io.NodeOutput:

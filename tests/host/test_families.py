@@ -196,7 +196,7 @@ def test_training_and_use_read_the_same_pooled_vector(name, clip, learned, skip)
         clip = nodes.CLIPSetLastLayer().set_last_layer(clip, skip)[0]
     ((_, extras),) = encode(clip, training_prompt("person"))
     model = seeded.FAMILIES[name].model()
-    (((_, used),),) = apply_identity(model, clip, learned, training_prompt("V*"))[1:]
+    (((_, used),),) = apply_identity(model, clip, learned, training_prompt("V*", "person"))[1:]
     trained = HostTextEncoder(clip, "person").pooled
     assert torch.equal(used["pooled_output"], extras["pooled_output"])
     assert torch.equal(trained, extras["pooled_output"])

@@ -60,7 +60,7 @@ def memory_needed(
         config.batch_size,
     )
     for model in encoder.encoders.values():
-        prompts = 2 * min(config.batch_size, config.stages)
+        prompts = 2 * min(config.batch_size, config.stages * encoder.count)
         kept += text_of(model.transformer.text_model, prompts, again)
     learned = sum(parameter.nbytes for parameter in learner.generators.parameters())
     if not again:

@@ -14,6 +14,7 @@ from ....sefi_core.samples import LatentPool
 from ....sefi_core.training.config import TrainingConfig
 from ....sefi_core.training.learner import Learner
 from ....sefi_core.training.loop import StepReport, train
+from ....sefi_core.training.wording import Wording
 from ..page.progress import Progress, common_stage
 from ..text.encoder import HostTextEncoder
 from .files import NOTHING_SHOWN, Outcome, RunFiles, Shown
@@ -40,7 +41,7 @@ def learned(
     Arguments:
         pictures: Crops (B, 3, R, R) and masks (B, 1, R, R).
     """
-    encoder = host.encoder(request.class_word)
+    encoder = host.encoder(request.class_word, request.wording, config.tokens)
     if host.is_several_tokens(request.class_word):
         progress.say(
             f'class_word: "{request.class_word}" is several tokens for this text encoder; '
@@ -53,12 +54,14 @@ def learned(
     shown = NOTHING_SHOWN if request.fresh else files.restore(learner, request.resume)
     if config.framing or config.find_subject:
         progress.say("asking the model where it sees the subject")
-        pictures = prepared(host, encoder, *pictures, config)
+        # By the class word's own prompt, whose end sums up nothing else.
+        pictures = prepared(host, host.encoder(request.class_word), *pictures, config)
         progress.reference(dimmed(*pictures))
     progress.say(f"encoding {config.views} views of the picture")
-    pool = host.views(*pictures, config, learner.device)
+    pool = host.views(*pictures, request.captions, config, learner.device)
     progress.choose_from(config.candidates, len(learner.left))
-    run = Run(host, encoder, learner, pool, files, shown, progress)
+    remarks = ()
+    run = Run(host, encoder, learner, pool, files, shown, progress, request.wording, remarks)
     return run.to_the_end(request.preview_every, request.checkpoint_every)
 
 
@@ -75,7 +78,7 @@ def with_gradients(steps: Iterator[StepReport]) -> Iterator[StepReport]:
 @dataclass
 class Run:
     """A training under way; `shown` is what it has shown so far, at first from before it was
-    stopped.
+    stopped; `remarks` are for its end.
     """
 
     host: Loaded
@@ -85,6 +88,8 @@ class Run:
     files: RunFiles
     shown: Shown
     progress: Progress
+    wording: Wording
+    remarks: tuple[str, ...] = ()
 
     def to_the_end(self, preview_every: int, checkpoint_every: int) -> Outcome:
         """Takes every step, or those until the artist asks to keep what is there; returns the
@@ -94,7 +99,8 @@ class Run:
         checkpoint to resume.
         """
         learner, latents = self.learner, self.pool.latents
-        together = min(learner.config.batch_size, learner.config.stages)
+        config = learner.config
+        together = min(config.batch_size, config.stages * self.encoder.count)
         backbone = self.host.backbone(self.encoder, latents, together)
         side = tuple(latents.shape[-2:])
         self.progress.say(what_memory_needs(backbone, self.encoder, learner, side))
@@ -132,12 +138,12 @@ class Run:
         """Ends the training early with an ordinary outcome."""
         kept = self.save_checkpoint()
         notes = [f"{self.how_to_go_on}."] if kept else []
-        self.progress.finish("kept", " ".join(notes + self.what_is_alike))
+        self.progress.finish("kept", " ".join([*notes, *self.what_is_alike, *self.remarks]))
         return self.outcome()
 
     def finish(self) -> Outcome:
         """Keeps the outcome to be reused, where the folder takes it, and returns it."""
-        outcome, notes = self.outcome(), self.what_is_alike
+        outcome, notes = self.outcome(), [*self.what_is_alike, *self.remarks]
         if halvings := self.learner.guard.halvings():
             notes.append(
                 f"{halvings} of {self.learner.step} steps gave numbers that are not "
@@ -176,4 +182,5 @@ class Run:
     def preview(self) -> Tensor:
         """Samples a picture with the identity so far; returns it in 8 bits, (1, H, W, 3)."""
         identity = self.files.identity_so_far(self.learner)
-        return self.host.preview(identity, self.pool.latents, self.learner.config.seed)
+        text, seed = self.wording.lines[0], self.learner.config.seed
+        return self.host.preview(identity, text, self.pool.latents, seed)
