@@ -2,7 +2,7 @@
 
 __all__ = ["Run", "learned"]
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ....sefi_core.errors import IdentityFileError
+from ....sefi_core.picture.differing import differing
 from ....sefi_core.samples import LatentPool
 from ....sefi_core.training.config import TrainingConfig
 from ....sefi_core.training.learner import Learner
@@ -60,9 +61,18 @@ def learned(
     progress.say(f"encoding {config.views} views of the picture")
     pool = host.views(*pictures, request.captions, config, learner.device)
     progress.choose_from(config.candidates, len(learner.left))
-    remarks = ()
+    remarks = odd_ones(*pictures)
     run = Run(host, encoder, learner, pool, files, shown, progress, request.wording, remarks)
     return run.to_the_end(request.preview_every, request.checkpoint_every)
+
+
+def odd_ones(pictures: Tensor, masks: Tensor) -> list[str]:
+    """Returns what to say of pictures (B, 3, R, R) of which some differ from all the others."""
+    found = [str(i + 1) for i in differing(pictures, masks)]
+    if not found:
+        return []
+    which = f"picture {found[0]} has" if len(found) == 1 else f"pictures {', '.join(found)} have"
+    return [f"image: {which} other colours than all the rest; is it the same subject?"]
 
 
 def with_gradients(steps: Iterator[StepReport]) -> Iterator[StepReport]:
@@ -89,7 +99,7 @@ class Run:
     shown: Shown
     progress: Progress
     wording: Wording
-    remarks: tuple[str, ...] = ()
+    remarks: Sequence[str] = ()
 
     def to_the_end(self, preview_every: int, checkpoint_every: int) -> Outcome:
         """Takes every step, or those until the artist asks to keep what is there; returns the
@@ -107,6 +117,8 @@ class Run:
         with torch.enable_grad():
             require_gradients(backbone, self.encoder, latents[:1], self.host.numbers)
         self.progress.go_on(learner.losses[: learner.step], self.shown.stages, self.shown.samples)
+        if self.remarks:
+            self.progress.say(" ".join(self.remarks))
         try:
             for report in with_gradients(train(backbone, self.encoder, self.pool, learner)):
                 self.show(report, preview_every)
