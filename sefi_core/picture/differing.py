@@ -2,8 +2,10 @@
 
 The measure: two pictures' likeness is sum sqrt(p q) of their histograms of colour within the masks
 (Bhattacharyya), 1 for the same colours, 0 for none in common. A picture differs if it is not as
-like as `LIKE` to any other. Twenty drawings of one subject at a time, in changing clothes, scenes
-and sizes: docs/quality.md counts the false alarms.
+like as `LIKE` to any other. In the drawn world of the benchmarks, with clothes, scene, size and
+mood of every picture its own, it named none of 1,000 pictures of one subject in sets of twenty (50
+subjects), 1 of 250 in sets of five, 1 of 150 in sets of three; and of the strangers put into a set
+of twenty 56 % of people, 42 % of dogs and 96 % of empty scenes.
 """
 
 __all__ = ["LIKE", "colours", "differing"]

@@ -53,15 +53,15 @@ def test_a_thing_is_no_face(ask):
 
 
 def test_several_prompts_are_drawn_and_resumed_bit_for_bit(ask, output, drawn, monkeypatch):
-    settings = {"training_prompts": TWO, "steps": 20, "batch_size": 2}
+    settings = {"training_prompts": TWO, "steps": 10, "batch_size": 2}
     whole = ask(**settings)
     assert told(whole)["prompt"] == ["a photo of {}", "{} at night, best quality"]
     steps = torch.cat([samples.prompts for samples in drawn[1:]])  # the first tests gradients
-    assert len(steps) == 40 and 8 <= int(steps.sum()) <= 32
+    assert len(steps) == 20 and 3 <= int(steps.sum()) <= 17
     for file in (output / "finished").iterdir():
         file.unlink()
     with monkeypatch.context() as patched:
-        interrupt_at(patched, 12)
+        interrupt_at(patched, 6)
         with pytest.raises(mm.InterruptProcessingException):
             ask(**settings)
     (name,) = folders.checkpoint_names()[1:]
@@ -79,7 +79,7 @@ def test_every_picture_is_shown_as_often_with_its_own_caption(ask, drawn):
     """Three pictures, black, grey and white, and a prompt of two lines."""
     pictures = torch.stack([torch.full((64, 64, 3), tone) for tone in (0.0, 0.5, 1.0)])
     trained = ask(
-        image=pictures, caption="at night\n-\nin the snow", training_prompts=TWO, steps=60
+        image=pictures, caption="at night\n-\nin the snow", training_prompts=TWO, steps=8, batch_size=8
     )
     assert told(trained)["captions"] == ["at night", "", "in the snow"]
     assert told(trained)["views"] == 9  # of eight that were asked for
@@ -108,6 +108,7 @@ def test_at_the_class_word_the_maps_are_those_of_the_same_line(ask, family, batc
         tokens=3,
         batch_size=batch,
         learning_rate=0.0,
+        steps=2,
         attention_loss="all tokens",
     )
     assert answer[0].tokens == told(answer)["vectors"] == 3
@@ -116,24 +117,22 @@ def test_at_the_class_word_the_maps_are_those_of_the_same_line(ask, family, batc
 
 
 def test_several_tokens_learn_apart(ask):
-    pairs = pairs_of(ask(tokens=2, steps=20, learning_rate=1e-2))
+    pairs = pairs_of(ask(tokens=2, steps=4, learning_rate=1e-2))
     assert (pairs[:, :, 0] - pairs[:, :, 1]).abs().max() > 1e-3
-    assert not was_finished(ask(tokens=1, steps=20, learning_rate=1e-2))
+    assert not was_finished(ask(tokens=1, steps=4, learning_rate=1e-2))
 
 
 def test_sdxl_reads_the_pooled_text_of_each_line(ask):
     parts = seeded.FAMILIES["SDXL"]
     model, clip = parts.model(), parts.clip()
     models = {"model": model, "clip": clip, "vae": parts.vae()}
-    run = lambda: ask(**models, training_prompts=TWO, steps=16, attention_loss="off")  # noqa: E731
-    seen = [y[0, :96] for _, y in inputs_of_the_unet(model, run)]
+    settings = {"training_prompts": TWO, "steps": 10, "preset": "paper", "attention_loss": "off"}
+    seen = [y[0, :96] for _, y in inputs_of_the_unet(model, lambda: ask(**models, **settings))]
     texts = [line.replace("V*", "person") for line in TWO.splitlines()]
     hosts = [encode(clip, text)[0][1]["pooled_output"][0] for text in texts]
     found = [[i for i, pooled in enumerate(hosts) if torch.equal(y, pooled)] for y in seen]
-    face = encode(clip, "a photo of the face of person")[0][1]["pooled_output"][0]
-    asked = sum(torch.equal(y, face) for y in seen)  # where the subject is
-    assert found.count([0]) > 4 and found.count([1]) > 4
-    assert found.count([]) == asked > 0
+    assert found.count([0]) > 2 and found.count([1]) > 2
+    assert found.count([0]) + found.count([1]) == len(seen)
 
 
 @pytest.mark.parametrize("family", ["SD 1.x", "SDXL"])
