@@ -79,7 +79,11 @@ def test_every_picture_is_shown_as_often_with_its_own_caption(ask, drawn):
     """Three pictures, black, grey and white, and a prompt of two lines."""
     pictures = torch.stack([torch.full((64, 64, 3), tone) for tone in (0.0, 0.5, 1.0)])
     trained = ask(
-        image=pictures, caption="at night\n-\nin the snow", training_prompts=TWO, steps=8, batch_size=8
+        image=pictures,
+        caption="at night\n-\nin the snow",
+        training_prompts=TWO,
+        steps=8,
+        batch_size=8,
     )
     assert told(trained)["captions"] == ["at night", "", "in the snow"]
     assert told(trained)["views"] == 9  # of eight that were asked for

@@ -116,7 +116,8 @@ def test_what_comes_by_a_link_is_not_judged_before_it_is_there(monkeypatch):
     for name, inputs in (
         ("SaveSeFiEmbedding", ["filename_prefix"]),
         ("ApplySeFiConditioning", ["text", "placeholder"]),
-        ("TrainSeFiID", ["class_word", "name", "resume", "resolution", "caption", "training_prompts"]),
+        ("TrainSeFiID", ["class_word", "name", "resume", "resolution"]),
+        ("TrainSeFiID", ["caption", "training_prompts"]),
         ("LoadSeFiEmbedding", ["embedding"]), ("EditSeFiIdentity", ["keys", "values", "stages"]),
         ("ExportSeFiAsTextualInversion", ["filename_prefix", "tokens"]),
         ("CombineSeFiIdentities", ["name_1", "name_2"]), ("EvaluateSeFiID", ["recogniser"]),
