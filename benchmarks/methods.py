@@ -49,7 +49,7 @@ from sefi_pack.nodes.host.text.encoder import HostTextEncoder
 from sefi_pack.nodes.host.train.backbone import HostBackbone
 from sefi_pack.nodes.host.train.borrowing import trainable
 from sefi_pack.nodes.host.train.pictures import encode_pool, square_pictures
-from sefi_pack.nodes.host.train.preparing import prepared
+from sefi_pack.nodes.host.train.preparing import subject_masks
 from sefi_pack.nodes.host.train.session import Loaded
 from sefi_pack.sefi_core.identity.identity import Identity
 from sefi_pack.sefi_core.prompts import training_prompt
@@ -121,7 +121,6 @@ class Method:
             "views": [by.views, by.min_scale, by.max_scale],
             "mask given": self.masked,
             "subject found": by.find_subject,
-            "framed": by.framing,
             "applied": dict(self.applied),
         }
         return {word: value for word, value in recipe.items() if value}
@@ -222,8 +221,10 @@ def learn_tokens(world: World, methods: list[Method], subject: Subject) -> dict[
         encoder = HostTextEncoder(world.clip, CLASS_WORD)
         learner = make_learner(longest, encoder, model)
         host = Loaded(model, world.clip, world.vae, torch.float32, load)
-        prepared_picture = prepared(host, encoder, *world.picture(subject, longest), longest.config)
-        pool = world.pool(model, *prepared_picture, longest.config)
+        picture, mask = world.picture(subject, longest)
+        if longest.config.find_subject:
+            mask = subject_masks(host, encoder, picture, mask, longest.config)
+        pool = world.pool(model, picture, mask, longest.config)
         with torch.no_grad():
             reference = encoder.reference(longest.config.batch_size)
         backbone = HostBackbone(model, reference, pool.latents[:1], torch.float32)
@@ -307,8 +308,7 @@ SHORTER, LONGER = (50, 100, 200, 400), (2000, 3000)
 # moves them as 5e-3 moves CLIP's is 14 times as large. A little more than half of that is best.
 TOKEN_RATE = 4e-2
 DEFAULT = replace(PRESETS["default"], learning_rate=TOKEN_RATE)
-# The race alone, in a frame: what was the preset before it was SeFi again.
-RACE = replace(DEFAULT, steps=480, attention_loss="off", framing=True)
+RACE = replace(DEFAULT, steps=480, attention_loss="off")
 PAPER = PRESETS["paper"]
 ALONE = TrainingConfig(steps=STEPS, learning_rate=TOKEN_RATE)  # every other row is made from it
 RACED = replace(ALONE, candidates=DEFAULT.candidates)
@@ -349,7 +349,7 @@ MAIN: tuple[Method, ...] = (
     Method("paper", "SeFi `paper`", config=PAPER),
     Method("alone", "SeFi, no race", config=ALONE),
     Method("raced", "SeFi, race, then by stage", config=RACED),
-    Method("race", "the race alone, framed", config=RACE),
+    Method("race", "the race alone", config=RACE),
     Method("default", "SeFi `default`", config=DEFAULT),
 )
 ABLATIONS: dict[str, tuple[Method, ...]] = {
@@ -413,9 +413,7 @@ ABLATIONS: dict[str, tuple[Method, ...]] = {
         with_mask(row) for row in MAIN if row.name in ("prospect", "raced", "race", "default")
     ),
     "parts of the race alone": (
-        changed("unframed", "not framed", framing=False),
         changed("unfound", "subject not found", **UNFOUND),
-        changed("unprepared", "neither framed nor found", framing=False, **UNFOUND),
         changed("attended", "attention loss, prompt tokens", attention_loss="prompt tokens"),
         changed("by-stage", f"{STEPS} steps: then by stage", steps=STEPS),
         changed("race-tied", "K = V", tied=True),

@@ -15,8 +15,7 @@ import hashlib
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -29,8 +28,8 @@ import comfy.model_management as management
 import comfy.sample
 import folder_paths
 import seeded
+from asking import stopped_at
 from sefi_pack.nodes import NODES
-from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from .world.load import load
 
@@ -52,24 +51,6 @@ CASES: dict[str, dict[str, object]] = {
     "stages 1": {"stages": 1, "steps": 200},
     "stages 3": {"stages": 3, "steps": 200},
 }
-
-
-@contextmanager
-def stopped_at(step: int) -> Iterator[None]:
-    """Presses the host's stop button once so many optimiser steps are taken."""
-    taken = 0
-
-    def count(*_: object) -> None:
-        nonlocal taken
-        taken += 1
-        if taken == step:
-            management.interrupt_current_processing(True)
-
-    handle = register_optimizer_step_post_hook(count)
-    try:
-        yield
-    finally:
-        handle.remove()
 
 
 def digest(*tensors: Tensor) -> str:

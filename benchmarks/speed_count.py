@@ -23,10 +23,17 @@ from comfy.clip_model import CLIPTextModel
 from comfy.ldm.modules.attention import attention_pytorch
 from comfy.ldm.modules.diffusionmodules.model import pytorch_attention
 from sefi_pack.nodes.host.text.layers import text_layer
-from sefi_pack.nodes.host.train.backbone import compared_layers, layer_of, plain_attention
-from sefi_pack.nodes.host.train.memory import cast_bytes, text_of, unet_parts
-from sefi_pack.sefi_core.training.memory import activation_bytes, loss_bytes, recomputed_bytes
+from sefi_pack.nodes.host.train.backbone import compared_layers, plain_attention
+from sefi_pack.nodes.host.unets import layer_of
 
+from .speed_account import (
+    activation_bytes,
+    cast_bytes,
+    loss_bytes,
+    recomputed_bytes,
+    text_of,
+    unet_parts,
+)
 from .speed_models import SIZES, Size, make_base, make_encoder
 
 META = torch.device("meta")

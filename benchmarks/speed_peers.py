@@ -32,7 +32,8 @@ ensure_pack()
 import comfy.utils
 from comfy.ldm.modules.attention import attention_pytorch
 from sefi_pack.nodes.host.noise_levels import sigmas_at
-from sefi_pack.nodes.host.train.backbone import layer_of, plain_attention
+from sefi_pack.nodes.host.train.backbone import plain_attention
+from sefi_pack.nodes.host.unets import layer_of
 from sefi_pack.sefi_core.maps import prompt_maps, resize_maps
 
 from .speed_models import fill, make_encoder

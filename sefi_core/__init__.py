@@ -2,7 +2,8 @@
 
 Nothing here knows the host. Shared by all rooms, each importing only those before it:
 
-    errors, devices, stages, words, prompts, samples, protocols, maps, contexts, losses, predict
+    errors, devices, families, stages, words, prompts, samples, protocols, maps, contexts,
+    losses, predict
 
 Rooms, which import what is shared and never each other:
 

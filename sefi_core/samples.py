@@ -11,6 +11,8 @@ from torch import Tensor
 
 from .stages import TIMESTEPS
 
+AREA = 4 * 64 * 64  # of latents: without gradients they take less memory than a step of 64 x 64
+
 
 @dataclass(frozen=True, eq=False)
 class LatentPool:
@@ -59,6 +61,10 @@ class Samples:
     @property
     def tensors(self) -> tuple[Tensor, ...]:
         return self.latents, self.masks, self.noise, self.timesteps, self.prompts
+
+    def asked_at_once(self) -> Iterator["Samples"]:
+        """Yields parts that the model may be asked about at once where no gradients are kept."""
+        yield from self.split(max(1, AREA // self.latents[0, 0].numel()))
 
     def split(self, sizes: int | list[int]) -> Iterator["Samples"]:
         """Yields parts of `sizes` samples each."""

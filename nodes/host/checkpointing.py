@@ -4,13 +4,9 @@ SDXL at 1024 pixels, one sample, in bf16: the blocks' inner activations take abo
 checkpoint in fp16 each of its weights, cast to bf16, is kept beside them, 5 GB. The blocks' inputs
 and one block take 0.6 GB. CLIP-G computes in float32: its weights, cast, take 2.7 GB. Computing
 all that a second time costs about a third of a step, and changes no bit of the result.
-
-A block is one that keeps many tensors between its input and its output: a residual block, and a
-spatial transformer, or each of its transformers where it stacks several, so that one at a time is
-there twice.
 """
 
-__all__ = ["blocks_of", "recomputed", "recomputes", "recomputing"]
+__all__ = ["recomputed", "recomputes", "recomputing"]
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,16 +14,16 @@ from functools import partial
 from typing import Any
 
 import torch
-from comfy.ldm.modules.attention import SpatialTransformer
-from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock
-from comfy.model_base import SDXL, BaseModel
-from torch import Tensor, nn
+from comfy.model_base import BaseModel
+from torch import Tensor
 from torch.utils.checkpoint import checkpoint
+
+from .unets import blocks_of, family_of
 
 
 def recomputes(base: BaseModel, asked: bool) -> bool:
     """Returns whether a model's trainings compute blocks again: SDXL's always do."""
-    return asked or isinstance(base, SDXL)
+    return asked or family_of(base).recomputed
 
 
 @contextmanager
@@ -44,18 +40,6 @@ def recomputing(base: BaseModel, asked: bool = False) -> Iterator[None]:
             vars(block).pop("forward", None)
             if own is not None:
                 block.forward = own
-
-
-def blocks_of(unet: nn.Module) -> list[nn.Module]:
-    """Returns the blocks of a UNet that are worth computing again, none inside another."""
-    blocks = []
-    for module in unet.modules():
-        if isinstance(module, ResBlock):
-            blocks.append(module)
-        elif isinstance(module, SpatialTransformer):
-            stacked = list(module.transformer_blocks)
-            blocks += stacked if len(stacked) > 1 else [module]
-    return blocks
 
 
 def recomputed(forward: Callable[..., Tensor], *inputs: Any, **options: Any) -> Tensor:

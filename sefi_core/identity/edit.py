@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from ..errors import MismatchError, SettingsError, one_line
+from ..families import family_name
 from ..stages import chosen_stages, stage_of
 from .group import IdentityGroup
-from .identity import Identity, aligned, family_name
+from .identity import Identity, aligned
 
 AXES = ("keys", "values")
 MOST_STAGES = 50

@@ -14,7 +14,7 @@ of one stage. Files are checked before they are believed, never unpickled, and w
 at all.
 """
 
-__all__ = ["ENCODERS", "load_identity", "save_identity"]
+__all__ = ["load_identity", "save_identity"]
 
 import hashlib
 import json
@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from ..errors import IdentityFileError, SefiError, one_line
+from ..families import ENCODERS, FAMILIES, family_of_widths
 from .container import load_tensors, save_tensors
 from .edit import stage_mean
 from .group import IdentityGroup, joined
@@ -41,13 +42,6 @@ from .metadata import (
 )
 
 FORMAT, FORMAT_VERSION = "sefi-id", 2
-ENCODERS = ("clip_l", "clip_g", "clip_h")
-ARCHITECTURES = {
-    ("clip_l", 768): "stable-diffusion-v1",
-    ("clip_h", 1024): "stable-diffusion-v2-512",
-    ("clip_g", 1280): "stable-diffusion-xl-v1-base",
-}
-ARCHITECTURE_V2_V = "stable-diffusion-v2-768-v"  # the same encoder, but it predicts velocity
 MAX_IDENTITY = 8 << 20  # bytes; fifty stages for both text encoders of SDXL take less than 1 MiB
 
 
@@ -91,11 +85,9 @@ def metadata_of(
     if len(members) > 1:
         each = [{**member.metadata, **meaning(member)} for member in members]
         texts = {IDENTITIES: json.dumps(each, sort_keys=True)}
-    widths = sorted(identity.widths.items())
-    base = ARCHITECTURES.get(widths[0], "custom")
     predicts = {**members[0].metadata, **told}.get("modelspec.prediction_type")
-    if widths[0][0] == "clip_h" and predicts == "v":
-        base = ARCHITECTURE_V2_V
+    family = family_of_widths(identity.widths)
+    base = family.named(predicts == "v") if family else "custom"
     digest = hashlib.sha256(b"".join(tensors[name].numpy().tobytes() for name in sorted(tensors)))
     return {
         **told,
@@ -178,7 +170,7 @@ def identity_from_embedding(tensors: dict[str, Tensor]) -> Identity:
     """Returns an embedding's vectors as an identity of one stage whose K and V are equal."""
     named = {name: tensors[name] for name in ENCODERS if name in tensors}
     if "emb_params" in tensors:
-        widths = {width: name for name, width in ARCHITECTURES}
+        widths = {width: name for family in FAMILIES for name, width in family.widths}
         vectors = tensors["emb_params"]
         named = {widths.get(vectors.shape[-1] if vectors.ndim else 0, "clip_l"): vectors}
     if not named:

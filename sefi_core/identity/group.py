@@ -12,9 +12,10 @@ from dataclasses import dataclass, field, replace
 from itertools import permutations
 
 from ..errors import MismatchError, PromptError
+from ..families import family_name
 from ..prompts import occurrences
 from ..words import cleaned, narrowed
-from .identity import Identity, family_name
+from .identity import Identity
 
 MOST = 4  # identities in one prompt; the paper's authors find that three already run together
 

@@ -1,6 +1,6 @@
 """An identity: what one training learned, frozen."""
 
-__all__ = ["Identity", "aligned", "family_name", "family_of_context"]
+__all__ = ["Identity", "aligned"]
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -9,32 +9,10 @@ import torch
 from torch import Tensor
 
 from ..errors import MismatchError
+from ..families import family_name
 from ..prompts import DEFAULT_PLACEHOLDER
 from ..stages import TIMESTEPS, even_edges, stage_of, union_edges
 from ..words import cleaned
-
-FAMILIES = {
-    (("clip_l", 768),): "SD 1.x",
-    (("clip_h", 1024),): "SD 2.x",
-    (("clip_g", 1280), ("clip_l", 768)): "SDXL",
-    (("clip_g", 1280),): "the SDXL refiner",
-}
-
-
-def family_name(widths: Mapping[str, int]) -> str:
-    """Returns an artist's name for text encoders of these widths: "SD 1.x (clip_l 768)"."""
-    listed = " + ".join(f"{name} {width}" for name, width in sorted(widths.items()))
-    known = FAMILIES.get(tuple(sorted(widths.items())))
-    return f"{known} ({listed})" if known else f"a model with {listed}"
-
-
-def family_of_context(width: int) -> str:
-    """Returns an artist's name for a model whose cross-attention reads contexts this wide: the
-    widths of its text encoders together.
-    """
-    fitting = (name for encoders, name in FAMILIES.items() if sum(dict(encoders).values()) == width)
-    known = next(fitting, None)
-    return f"{known} (context {width})" if known else f"a model with context {width}"
 
 
 @dataclass(frozen=True, eq=False)

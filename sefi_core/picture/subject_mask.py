@@ -6,13 +6,15 @@ end, which sums it up. What is not the subject is then not learned as if it were
 
 __all__ = ["find_subject"]
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
 from ..maps import MAP_SIDE, resize_maps
-from ..protocols import Backbone, TextEncoder
-from ..samples import LatentPool, spread_samples
-from .class_word import ask_class_word
+from ..predict import class_word_source, predict
+from ..protocols import Backbone, Prediction, TextEncoder
+from ..samples import LatentPool, Samples, spread_samples
 
 LOOKS = 20
 LOW = 400  # nearer to the clean picture a map follows edges rather than meanings
@@ -28,12 +30,21 @@ def find_subject(backbone: Backbone, encoder: TextEncoder, latent: Tensor, seed:
     columns = subject_columns(encoder).to(latent.device)
     heat = latent.new_zeros(1, 1, MAP_SIDE, MAP_SIDE)
     looks = spread_samples(LatentPool(latent, torch.ones_like(latent[:, :1])), LOOKS, LOW, seed)
-    for found, _ in ask_class_word(backbone, encoder, looks, with_maps=True):
+    for found in seen_by_class_word(backbone, encoder, looks):
         for (_, maps), side in zip(found.maps, found.sides, strict=True):
             both = maps[..., columns].sum(dim=-1, keepdim=True)
             heat += resize_maps(both, *side).mean(dim=1).sum(dim=0)
     mask = above(heat.cpu())  # not every device has float64
     return mask if mask.mean() >= LEAST else torch.ones_like(mask)
+
+
+def seen_by_class_word(
+    backbone: Backbone, encoder: TextEncoder, samples: Samples
+) -> Iterator[Prediction]:
+    """Yields the reference prompt's predictions of samples, with maps."""
+    source = [class_word_source(encoder)]
+    for part in samples.asked_at_once():
+        yield predict(backbone, source, part, torch.zeros(len(part), dtype=torch.long), True)
 
 
 def subject_columns(encoder: TextEncoder) -> Tensor:

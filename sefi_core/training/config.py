@@ -24,7 +24,6 @@ RECORDED_AS = {
     "lr_after_selection": "settle",
 }
 SELECTION_SHARE = 12, 25  # of a training's steps that its selection may take at most
-PREPARATION = ("framing", "find_subject")  # what is done to the picture first
 ATTENTION_SCOPES = ("all tokens", "prompt tokens", "placeholder only", "off")  # options 3, 2, 1
 
 
@@ -45,9 +44,7 @@ class TrainingConfig:
         min_scale, max_scale: Smallest and largest side of the picture in a view, as a share of the
             canvas: below 1 it is pasted on black, above 1 a part of it fills the view.
         views: Augmented views, encoded once.
-        framing: Whether the pictures are first enlarged and moved to where the class word expects
-            their subject (framing.py).
-        find_subject: Whether the mask is where the model sees the class word (subject.py).
+        find_subject: Whether the mask is where the model sees the class word (subject_mask.py).
         masked_loss: Whether L_KV looks only at the pasted picture, within the subject's mask.
         ema: Decay, once it has warmed up, of the mean of the pairs that is kept as the result; 0
             keeps the last.
@@ -70,7 +67,6 @@ class TrainingConfig:
     min_scale: float = 1.0
     max_scale: float = 1.0
     views: int = 64
-    framing: bool = False
     find_subject: bool = False
     masked_loss: bool = False
     ema: float = 0.995
@@ -127,7 +123,7 @@ class TrainingConfig:
         keeps old fingerprints.
         """
         settings = asdict(self)
-        idle = ["steps", *(name for name in PREPARATION if not settings[name])]
+        idle = ["steps", *(() if self.find_subject else ("find_subject",))]
         idle += RECORDED_AS if self.candidates == 1 else ()
         return {RECORDED_AS.get(n, n): value for n, value in settings.items() if n not in idle}
 

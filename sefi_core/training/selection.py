@@ -74,16 +74,16 @@ def loss_of_candidate(
     samples: Samples,
     first: int = 0,
 ) -> Tensor:
-    """Returns L_KV, a scalar, of one row of the kept tables, in batches of a step's size. Masked
-    like the training loss.
+    """Returns the mean of the samples' L_KV, a scalar, with one row of the kept tables. Masked like
+    the training loss.
     """
-    config, losses = learner.config, []
-    source = Source(encoder, learner.kept(), first)
-    for part in samples.split(config.batch_size):
+    source, losses = Source(encoder, learner.kept(), first), []
+    for part in samples.asked_at_once():
         rows = torch.full((len(part),), row)
         prediction = predict(backbone, [source], part, rows, with_maps=False)
-        losses.append(denoising_loss(prediction, config.counted(part.masks)) * len(part))
-    return torch.stack(losses).sum() / len(samples)
+        for found, one in zip(prediction.split([1] * len(part)), part.split(1), strict=True):
+            losses.append(denoising_loss(found, learner.config.counted(one.masks)))
+    return torch.stack(losses).mean()
 
 
 def ranked(losses: Mapping[int, float]) -> list[int]:

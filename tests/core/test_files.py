@@ -10,10 +10,11 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sefi_pack.sefi_core.errors import IdentityFileError, MismatchError
+from sefi_pack.sefi_core.families import family_name
 from sefi_pack.sefi_core.identity.container import save_tensors
 from sefi_pack.sefi_core.identity.file_format import load_identity, save_identity
 from sefi_pack.sefi_core.identity.group import IdentityGroup, combine
-from sefi_pack.sefi_core.identity.identity import Identity, family_name
+from sefi_pack.sefi_core.identity.identity import Identity
 
 EDGES = "[1000, 800, 600, 400, 200, 0]"
 

@@ -15,8 +15,8 @@ HOST_MODULES = {
 }  # fmt: skip
 CORE_ALLOWED = {"torch", "einops", "safetensors", "numpy"}
 CORE_SHARED = (
-    "errors", "devices", "stages", "words", "prompts", "samples", "protocols", "maps", "contexts",
-    "losses", "predict",
+    "errors", "devices", "families", "stages", "words", "prompts", "samples", "protocols", "maps",
+    "contexts", "losses", "predict",
 )  # fmt: skip
 """Files of the core that all its rooms share; each imports those before it alone."""
 HOST_ROOMS = {

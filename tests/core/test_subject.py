@@ -6,10 +6,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from sefi_pack.sefi_core.picture.class_word import ask_class_word
-from sefi_pack.sefi_core.picture.subject_mask import above, find_subject
+from sefi_pack.sefi_core.picture.subject_mask import above, find_subject, seen_by_class_word
 from sefi_pack.sefi_core.protocols import Prediction
 from sefi_pack.sefi_core.samples import LatentPool, spread_samples
+from sefi_pack.sefi_core.training.config import TrainingConfig
 
 SIDES = [(8, 8), (16, 16)]
 SLOT, LENGTH = 3, 6
@@ -79,8 +79,8 @@ def test_what_is_seen_everywhere_alike_is_learned_whole():
 def test_as_many_are_asked_about_at_once_as_their_size_allows(side, sizes):
     pool = LatentPool(torch.zeros(1, 4, side, side), torch.ones(1, 1, side, side))
     samples = spread_samples(pool, count=20, low=0, seed=0)
-    asked = ask_class_word(Backbone(torch.zeros(8, 8), SLOT), Encoder(), samples, with_maps=True)
-    assert [len(found.output) for found, _ in asked] == sizes
+    asked = seen_by_class_word(Backbone(torch.zeros(8, 8), SLOT), Encoder(), samples)
+    assert [len(found.output) for found in asked] == sizes
 
 
 def test_a_peak_of_the_attention_is_no_subject():
@@ -99,3 +99,8 @@ def test_a_peak_of_the_attention_is_no_subject():
 def test_two_levels_are_told_apart_whatever_their_shares(on, low, ratio):
     mask = torch.tensor(on, dtype=torch.float32)
     assert above(low * (1 + (ratio - 1) * mask)).equal(mask)
+
+
+def test_a_training_without_a_found_mask_is_known_by_its_former_name():
+    assert "find_subject" not in TrainingConfig().fingerprint()
+    assert TrainingConfig(find_subject=True).fingerprint()["find_subject"]

@@ -28,6 +28,7 @@ from sefi_pack.nodes.host.text.encoder import class_tokens, token_widths
 from sefi_pack.nodes.host.train import trainer
 from sefi_pack.sefi_core.identity.identity import Identity
 from sefi_pack.sefi_core.picture import subject_mask as subject
+from sefi_pack.sefi_core.training import selection
 
 
 @pytest.fixture(autouse=True)
@@ -85,12 +86,11 @@ def output(tmp_path, monkeypatch):
 
 @pytest.fixture
 def ask(model, clip, vae, picture, output, monkeypatch):
-    """Trains with small settings, and asks the model little of a picture, nothing of its frame;
-    keyword arguments change the former.
-    """
-    small = {n: replace(p, views=8, framing=False) for n, p in trainer.PRESETS.items()}
+    """Trains with small settings, which keyword arguments change; asks little of the picture."""
+    small = {n: replace(p, views=8) for n, p in trainer.PRESETS.items()}
     monkeypatch.setattr(trainer, "PRESETS", small)
     monkeypatch.setattr(subject, "LOOKS", 1)
+    monkeypatch.setattr(selection, "SAMPLES", 2)
 
     def train(**changed):
         request = {

@@ -16,9 +16,10 @@ from safetensors import safe_open
 from sefi_pack.nodes.host.apply.sampling import apply_identity
 from sefi_pack.nodes.host.text import layers as text_layers
 from sefi_pack.nodes.host.text.encoder import HostTextEncoder
-from sefi_pack.nodes.host.text.families import own_side, require_match
+from sefi_pack.nodes.host.text.matching import require_match
 from sefi_pack.nodes.host.train import borrowing, pictures
 from sefi_pack.nodes.host.train.backbone import compared_layers
+from sefi_pack.nodes.host.unets import own_side
 from sefi_pack.sefi_core import losses as core_losses
 from sefi_pack.sefi_core.identity.file_format import load_identity, save_identity
 from sefi_pack.sefi_core.prompts import training_prompt

@@ -1,21 +1,26 @@
-"""The memory account against what autograd keeps, counted tensor by tensor."""
+"""What is said of memory; and the account in docs/performance.md against what autograd keeps."""
 
+import comfy.model_management as mm
 import pytest
 import seeded
 import torch
 from asking import samples_of
+from sefi_pack.benchmarks.speed_account import (
+    activation_bytes,
+    recomputed_bytes,
+    text_bytes,
+    text_of,
+    unet_parts,
+)
 from sefi_pack.nodes.host.checkpointing import recomputing
 from sefi_pack.nodes.host.text.encoder import HostTextEncoder
 from sefi_pack.nodes.host.train.backbone import HostBackbone
-from sefi_pack.nodes.host.train.memory import text_of, unet_parts
-from sefi_pack.sefi_core.training.memory import (
-    activation_bytes,
-    memory_sentence,
-    recomputed_bytes,
-    text_bytes,
-)
+from sefi_pack.nodes.host.train.memory import measured, what_memory_needs
+from sefi_pack.sefi_core.errors import TrainingError
+from sefi_pack.sefi_core.training.config import TrainingConfig
+from sefi_pack.sefi_core.training.learner import Learner
 
-SIDE = (16, 16)
+SIDE, GIB = (16, 16), 2**30
 
 
 def kept_by(run, *aside):
@@ -96,19 +101,48 @@ def test_the_account_of_a_text_encoder(again):
     assert counted == pytest.approx(kept, rel=0.2 if again else 0.02)  # the mask is kept as well
 
 
-GIB = 2**30
+def learner_of(**settings):
+    return Learner({"clip_l": torch.zeros(8)}, TrainingConfig(**settings))
 
 
 @pytest.mark.parametrize(
-    ("needed", "thrifty", "free", "said"),
+    ("batch", "free", "again", "said"),
     [
-        (3 * GIB, GIB, 4 * GIB, "about 3.0 GB needed for the steps, 4.0 GB free"),
-        (3 * GIB, GIB, 2 * GIB, "; turn on gradient_checkpointing to need 1.0 GB"),
-        (9 * GIB, 3 * GIB, 2 * GIB, "to need 3.0 GB, and lower batch_size or resolution"),
-        (3 * GIB, None, 2 * GIB, "; lower batch_size or resolution, or set dtype to bf16, if it "),
+        (1, 2 * GIB, False, "about 1.0 GB needed for the steps, 2.0 GB free"),
+        (3, 2 * GIB, False, "about 3.0 GB needed for the steps, 2.0 GB free; turn on gradient_ch"),
+        (3, 2 * GIB, True, "about 3.0 GB needed for the steps, 2.0 GB free; lower batch_size or "),
     ],
 )
-def test_the_advice_leads_to_what_fits(needed, thrifty, free, said):
-    sentence = memory_sentence(needed, thrifty, free)
-    assert said in sentence
-    assert ("gradient_checkpointing" in sentence) == (thrifty is not None and needed > free)
+def test_the_sentence_is_of_the_batch_and_says_what_helps(monkeypatch, batch, free, again, said):
+    monkeypatch.setattr(mm, "get_free_memory", lambda _: free)
+    sentence = what_memory_needs(GIB, learner_of(batch_size=batch), again)
+    assert sentence.startswith(said) and (";" in sentence) == (batch * GIB > free)
+
+
+def test_what_a_device_accounts_for_is_measured_beyond_what_was_there(monkeypatch):
+    cpu = torch.device("cpu")
+    with measured(cpu) as nothing:
+        pass
+    assert nothing == []  # PyTorch keeps no account of the CPU
+    taken = iter([5 * GIB, 7 * GIB])
+    for name in ("memory_allocated", "max_memory_allocated"):
+        monkeypatch.setattr(torch.cpu, name, lambda _: next(taken), raising=False)
+    monkeypatch.setattr(torch.cpu, "reset_peak_memory_stats", lambda _: None, raising=False)
+    with measured(cpu) as peak:
+        assert peak == []
+    assert peak == [2 * GIB]
+
+
+def test_memory_that_runs_out_in_a_step_is_told_and_costs_no_step(ask, output, monkeypatch):
+    run, calls = HostBackbone.predict, []
+
+    def full(*given):
+        calls.append(given)
+        if len(calls) > 40:
+            raise torch.OutOfMemoryError("Allocation on device")
+        return run(*given)
+
+    monkeypatch.setattr(HostBackbone, "predict", full)
+    with pytest.raises(TrainingError, match="ran out of memory for the steps; turn on gradient_c"):
+        ask(steps=60)
+    assert list(output.rglob("*.checkpoint.safetensors"))

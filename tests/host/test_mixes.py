@@ -14,8 +14,9 @@ from comfy import sd1_clip, sdxl_clip
 from comfy.text_encoders import sd2_clip, sd3_clip
 from sefi_pack.nodes.host.apply.sampling import apply_identity
 from sefi_pack.nodes.host.text.encoder import text_encoders
-from sefi_pack.nodes.host.text.families import require_match, require_text_unet
+from sefi_pack.nodes.host.text.matching import require_match
 from sefi_pack.nodes.host.train import trainer
+from sefi_pack.nodes.host.unets import require_text_unet
 from sefi_pack.sefi_core.errors import MismatchError
 from sefi_pack.sefi_core.identity.identity import Identity
 from torch.utils._python_dispatch import TorchDispatchMode

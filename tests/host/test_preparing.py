@@ -1,7 +1,5 @@
 """What is done to a picture before it is learned, on the host's own classes."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 from comfy.model_management import InterruptProcessingException, interrupt_current_processing
@@ -10,13 +8,10 @@ from sefi_pack.benchmarks.world.files import MINIATURE
 from sefi_pack.benchmarks.world.subjects import named
 from sefi_pack.nodes.host.page.progress import Progress
 from sefi_pack.nodes.host.text.encoder import HostTextEncoder
-from sefi_pack.nodes.host.train import pictures, preparing, session, trainer
+from sefi_pack.nodes.host.train import pictures, preparing, session
 from sefi_pack.nodes.host.train.borrowing import trainable
-from sefi_pack.nodes.host.train.preparing import expected_frames, prepared
+from sefi_pack.nodes.host.train.preparing import subject_masks
 from sefi_pack.nodes.host.train.session import Loaded
-from sefi_pack.sefi_core.picture.alignment import Frame, in_frame
-
-DEFAULT = METHODS["default"].config
 
 
 @pytest.fixture(scope="module")
@@ -43,66 +38,27 @@ def pools(monkeypatch):
     return seen
 
 
-@pytest.fixture
-def ask_framed(ask, monkeypatch):
-    """Trains by the whole preset, asking little of the frame too."""
-    monkeypatch.setattr(preparing, "SAMPLES", 1)
-    monkeypatch.setattr(preparing, "LEAST_SAMPLES", 1)
-    monkeypatch.setitem(
-        trainer.PRESETS, "default", replace(trainer.PRESETS["default"], framing=True)
-    )
-    return ask
-
-
-@pytest.mark.parametrize(
-    ("taken", "direction"), [(Frame(zoom=0.1), "zoom"), (Frame(down=0.04), "down")]
-)
-def test_a_head_too_near_or_too_low_is_put_where_the_model_expects_it(
-    world, borrowed, taken, direction
-):
-    picture, mask = world.picture(named("person")["martin"], METHODS["default"])
-    (as_drawn,) = expected_frames(*borrowed, picture, mask, DEFAULT)
-    (found,) = expected_frames(*borrowed, in_frame(picture, taken), mask, DEFAULT)
-    move = getattr(as_drawn, direction) - getattr(found, direction)
-    assert move > 0.5 * getattr(taken, direction)
-
-
 def test_the_subject_is_found_before_its_scene(world, borrowed):
     person = named("person")["diana"]
     picture, mask = world.picture(person, METHODS["default"])
-    config = replace(DEFAULT, framing=False)
-    same, found = prepared(*borrowed, picture, mask, config)
+    found = subject_masks(*borrowed, picture, mask, METHODS["default"].config)
     truth = world.mask(person)[:, None]
-    assert same is picture and found.shape == mask.shape
     assert (found * truth).sum() > 0.8 * truth.sum()
     assert (found * (1 - truth)).sum() < 0.15 * (1 - truth).sum()
 
 
-def test_pictures_have_frames_of_their_own(world, borrowed, monkeypatch):
-    monkeypatch.setattr(preparing, "LEAST_SAMPLES", 2)
-    monkeypatch.setattr(preparing, "SAMPLES", 2)
-    two = torch.cat([world.reference(named("person")[n]) for n in ("martin", "diana")])
-    both = two.movedim(-1, 1), torch.ones(2, 1, 64, 64)
-    first, second = expected_frames(*borrowed, *both, DEFAULT)
-    (alone,) = expected_frames(*borrowed, both[0][1:], both[1][1:], DEFAULT)
-    assert first != second == alone
-
-
-def test_without_a_mask_one_is_found_and_what_an_artist_gives_counts(
-    ask_framed, pools, monkeypatch
-):
+def test_without_a_mask_one_is_found_and_what_an_artist_gives_counts(ask, pools, monkeypatch):
     half = torch.zeros(1, 1, 32, 32)
     half[..., :16] = 1.0
     monkeypatch.setattr(preparing, "find_subject", lambda *_: half)
-    monkeypatch.setattr(preparing, "expected_frame", lambda _: Frame())
     painted = torch.zeros(1, 80, 72)
     painted[:, 20:50, 20:50] = 1.0
     opaque = torch.rand(1, 80, 72, 4)
     opaque[..., 3] = 1.0
-    ask_framed(steps=1)
-    ask_framed(steps=1, image=opaque)
-    ask_framed(steps=1, mask=painted)
-    ask_framed(steps=1, mask=torch.ones(1, 80, 72))
+    ask(steps=1)
+    ask(steps=1, image=opaque)
+    ask(steps=1, mask=painted)
+    ask(steps=1, mask=torch.ones(1, 80, 72))
     masks = [mask for _, mask in pools]
     assert all(
         mask.equal(half.repeat_interleave(2, 2).repeat_interleave(2, 3)) for mask in masks[:2]
@@ -129,8 +85,8 @@ def test_the_paper_takes_the_picture_as_it_is(ask, pools, monkeypatch):
     assert picture.shape == (1, 3, 64, 64) and mask.min() > 0.999
 
 
-def test_cancel_works_while_the_model_is_asked(ask_framed, pools):
+def test_cancel_works_while_the_model_is_asked(ask, pools):
     interrupt_current_processing(True)
     with pytest.raises(InterruptProcessingException):
-        ask_framed(steps=1)
+        ask(steps=1)
     assert not pools

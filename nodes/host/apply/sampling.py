@@ -27,7 +27,7 @@ from ....sefi_core.identity.identity import Identity
 from ....sefi_core.stages import active_range
 from ..noise_levels import timesteps_of
 from ..text.encoding import KEY, encode_staged
-from ..text.families import require_match
+from ..text.matching import require_match
 from .account import Given
 from .arrivals import Applied, contexts_of
 from .clip_skip import tell_other_clip_skip

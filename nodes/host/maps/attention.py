@@ -14,7 +14,6 @@ import math
 from collections.abc import Callable
 from uuid import uuid4
 
-from comfy.ldm.modules.attention import CrossAttention, SpatialTransformer
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrapperExecutor, WrappersMP
@@ -23,7 +22,7 @@ from torch import Tensor
 from ....sefi_core.analysis.heatmap import AttentionRecord, layer_maps, thinned
 from ....sefi_core.errors import SettingsError
 from ....sefi_core.maps import most_tokens
-from ..text.families import require_text_unet
+from ..unets import layer_at, require_text_unet
 from .recording import Recording, Run
 
 KEY = "sefi_attention"
@@ -137,7 +136,7 @@ def attention_patch(
         n: Tensor, context: Tensor, value: Tensor, extra: dict
     ) -> tuple[Tensor, Tensor, Tensor]:
         if n.shape[1] <= limit:
-            layer, side = layer_of(unet, extra), tuple(extra["activations_shape"][-2:])
+            layer, side = layer_at(unet, extra), tuple(extra["activations_shape"][-2:])
             for at, record in rows:
                 if length % record.tokens == 0:
                     few, sides = thinned(n[at], side)
@@ -147,11 +146,3 @@ def attention_patch(
         return n, context, value
 
     return note
-
-
-def layer_of(unet: UNetModel, extra: dict) -> CrossAttention:
-    """Returns the cross-attention layer that an attn2 patch is called for."""
-    kind, number = extra["block"]
-    block = unet.middle_block if kind == "middle" else getattr(unet, f"{kind}_blocks")[number]
-    (transformer,) = [part for part in block if isinstance(part, SpatialTransformer)]
-    return transformer.transformer_blocks[extra["block_index"]].attn2

@@ -13,9 +13,8 @@ from functools import lru_cache
 from pathlib import Path
 
 from ....sefi_core.errors import IdentityFileError
+from ....sefi_core.families import ENCODERS, SD1, SD2, family_name
 from ....sefi_core.identity.container import load_header
-from ....sefi_core.identity.file_format import ENCODERS
-from ....sefi_core.identity.identity import family_name
 from .. import folders
 
 MOST_CARDS = 5000
@@ -73,7 +72,8 @@ def family_of(shapes: dict[str, list[int]]) -> str:
     }
     if not widths and "emb_params" in shapes:
         width = shapes["emb_params"][-1:]
-        widths = {name: w for name, w in (("clip_l", 768), ("clip_h", 1024)) if [w] == width}
+        alone = (dict(family.widths) for family in (SD1, SD2))
+        widths = next((known for known in alone if [*known.values()] == width), {})
     return family_name(widths).split(" (")[0] if widths else ""
 
 

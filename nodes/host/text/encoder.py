@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ....sefi_core.contexts import put_tokens
 from ....sefi_core.errors import MismatchError
-from ....sefi_core.identity.file_format import ENCODERS
+from ....sefi_core.families import ENCODERS
 from ....sefi_core.prompts import DEFAULT_PLACEHOLDER, plain_noun, training_prompt
 from .layers import causal_mask, encode_embeds
 from .opened import OpenedPrompt, opened_prompts

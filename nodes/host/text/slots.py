@@ -14,7 +14,7 @@ from comfy.sd import CLIP
 from torch import Tensor
 
 from ....sefi_core.errors import PromptError, one_line
-from ....sefi_core.identity.file_format import ENCODERS
+from ....sefi_core.families import ENCODERS
 from ....sefi_core.prompts import placeholders_in, plain_noun, replace_placeholders
 
 END_TOKEN = 49407  # of every CLIP vocabulary

@@ -18,6 +18,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy.sd import CLIP, VAE
 from torch import Tensor, nn
 
+from ....sefi_core.families import SDXL
 from ..text.encoder import text_encoders
 from ..text.layers import layers_read
 from .content import Content, kind_of
@@ -57,7 +58,7 @@ def read_clip(clip: CLIP) -> Read:
 
     def acts(name: str) -> bool:
         encoder, _, part = name.partition(".transformer.")
-        return encoder in reach and is_read(part, *reach[encoder], pooled=encoder == "clip_g")
+        return encoder in reach and is_read(part, *reach[encoder], pooled=encoder == SDXL.pooled)
 
     return read(clip.patcher, acts, reach)
 

@@ -23,6 +23,7 @@ from ....sefi_core.maps import attend, map_keys, map_query, maps_of, most_tokens
 from ....sefi_core.protocols import Prediction
 from ....sefi_core.samples import Samples
 from ..noise_levels import nearest_timesteps, sigmas_at
+from ..unets import layer_of
 
 
 class HostBackbone:
@@ -194,11 +195,6 @@ def compared_layers(found: dict[tuple, tuple[int, int]]) -> dict[tuple, tuple[in
     finest = most_tokens(min(height * width for height, width in found.values()))
     last = {layer[:-1]: layer for layer, (h, w) in found.items() if h * w <= finest}
     return {layer: found[layer] for layer in last.values()}
-
-
-def layer_of(extra: dict) -> tuple:
-    """Returns the host's key of a cross-attention layer for `patches_replace`."""
-    return (*extra["block"], extra["block_index"])
 
 
 def plain_attention(function: Callable, *args, **kwargs) -> Tensor:

@@ -14,6 +14,8 @@ from .. import folders
 from ..prefixes import require_plain
 from .pictures import square_pictures
 
+DEFAULT = PRESETS["default"]
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Request:
@@ -35,9 +37,9 @@ class Request:
     steps: int
     learning_rate: float
     attention_loss_weight: float
-    attention_loss: str = PRESETS["default"].attention_loss
-    stages: int = 5
-    batch_size: int = 1
+    attention_loss: str = DEFAULT.attention_loss
+    stages: int = DEFAULT.stages
+    batch_size: int = DEFAULT.batch_size
     mask: Tensor | None = None
     resolution: int = 0
     dtype: str = "auto"
@@ -48,7 +50,7 @@ class Request:
     gradient_checkpointing: bool = False
     caption: str = ""
     training_prompts: str = ""
-    tokens: int = 1
+    tokens: int = DEFAULT.tokens
     node_id: str | None = None
     workflow: dict | None = None
     wording: Wording = field(init=False)

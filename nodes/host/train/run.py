@@ -19,9 +19,9 @@ from ....sefi_core.training.wording import Wording
 from ..page.progress import Progress, common_stage
 from ..text.encoder import HostTextEncoder
 from .files import NOTHING_SHOWN, Outcome, RunFiles, Shown
-from .memory import what_memory_needs
+from .memory import measured, running_out_told, what_memory_needs
 from .pictures import dimmed
-from .preparing import prepared
+from .preparing import subject_masks
 from .request import Request
 from .selftest import require_gradients
 from .session import Loaded
@@ -53,17 +53,19 @@ def learned(
     tokens = {name: token.to(host.device) for name, token in encoder.class_tokens.items()}
     learner = Learner(tokens, config, scaled=host.numbers == torch.float16)
     shown = NOTHING_SHOWN if request.fresh else files.restore(learner, request.resume)
-    if config.framing or config.find_subject:
+    if config.find_subject:
         progress.say("asking the model where it sees the subject")
         # By the class word's own prompt, whose end sums up nothing else.
-        pictures = prepared(host, host.encoder(request.class_word), *pictures, config)
+        plain = host.encoder(request.class_word)
+        pictures = pictures[0], subject_masks(host, plain, *pictures, config)
         progress.reference(dimmed(*pictures))
     progress.say(f"encoding {config.views} views of the picture")
     pool = host.views(*pictures, request.captions, config, learner.device)
     progress.choose_from(config.candidates, len(learner.left))
     remarks = odd_ones(*pictures)
     run = Run(host, encoder, learner, pool, files, shown, progress, request.wording, remarks)
-    return run.to_the_end(request.preview_every, request.checkpoint_every)
+    with running_out_told(host.again):
+        return run.to_the_end(request.preview_every, request.checkpoint_every)
 
 
 def odd_ones(pictures: Tensor, masks: Tensor) -> list[str]:
@@ -112,10 +114,10 @@ class Run:
         config = learner.config
         together = min(config.batch_size, config.stages * self.encoder.count)
         backbone = self.host.backbone(self.encoder, latents, together)
-        side = tuple(latents.shape[-2:])
-        self.progress.say(what_memory_needs(backbone, self.encoder, learner, side))
-        with torch.enable_grad():
+        with torch.enable_grad(), measured(learner.device) as peak:
             require_gradients(backbone, self.encoder, latents[:1], self.host.numbers)
+        for taken in peak:
+            self.progress.say(what_memory_needs(taken, learner, self.host.again))
         self.progress.go_on(learner.losses[: learner.step], self.shown.stages, self.shown.samples)
         if self.remarks:
             self.progress.say(" ".join(self.remarks))

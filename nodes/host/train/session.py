@@ -20,8 +20,9 @@ from ..checkpointing import recomputes
 from ..fingerprint import hash_of_tensors
 from ..noise_levels import behaviour, prediction_type, sigmas_at
 from ..text.encoder import HostTextEncoder, word_tokens
-from ..text.families import own_side, require_match
+from ..text.matching import require_match
 from ..text.opened import opened_prompts
+from ..unets import own_side
 from .acting import read_clip, read_model, read_tokens, read_vae
 from .backbone import HostBackbone
 from .borrowing import Hold, compute_dtype, trainable

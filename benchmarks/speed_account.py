@@ -9,28 +9,38 @@ come in. For a picture of N pixels, C channels, L prompt tokens, H heads:
     transformer       3 C N (norms) + 4 C N (self) + 2 C N + 2 C L (cross) + 12 C N (GEGLU)
     compared maps     H N L of A_t in place of the cross-attention's output
 """
+# ruff: noqa: E402 - the pack and the host can be imported after `ensure_pack` only
 
 __all__ = [
-    "Block",
     "activation_bytes",
-    "convolution",
-    "head",
+    "cast_bytes",
     "loss_bytes",
-    "memory_sentence",
     "recomputed_bytes",
-    "residual",
-    "spatial_transformer",
     "text_bytes",
+    "text_of",
+    "unet_parts",
 ]
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from ..maps import MAP_SIDE
+import torch
+from torch import nn
 
-GIB = 2**30
+from .pack import ensure_pack
+
+ensure_pack()
+from comfy.ldm.modules.attention import SpatialTransformer
+from comfy.ldm.modules.diffusionmodules.openaimodel import (
+    Downsample,
+    ResBlock,
+    UNetModel,
+    Upsample,
+)
+from sefi_pack.sefi_core.maps import MAP_SIDE
+
 GROUPS = 32  # of every GroupNorm; it keeps a mean and a deviation of each
-SLACK = 1.15  # what comes and goes: gradients on their way, buffers of convolutions
+Side = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -146,22 +156,64 @@ def text_bytes(
     return 4 * prompts * prompt * (kept + width)  # the last norm's input
 
 
-def memory_sentence(needed: int, thrifty: int | None, free: int) -> str:
-    """Returns what to tell an artist before a training starts.
+def cast_bytes(module: nn.Module, dtype: torch.dtype) -> int:
+    """Returns what weights of another dtype take: the host casts them for each operation, and
+    autograd keeps the casts, but for those in blocks that it computes again.
+    """
+    return sum(w.numel() for w in module.parameters() if w.dtype != dtype) * dtype.itemsize
+
+
+def text_of(model: nn.Module, prompts: int, again: bool) -> int:
+    """Returns what a text model keeps for prompts that go through it as one batch."""
+    layers = model.encoder.layers
+    first = layers[0].mlp.fc1
+    shape = first.in_features, first.out_features, layers[0].self_attn.heads, len(layers)
+    positions = len(model.embeddings.position_embedding.weight)
+    kept = text_bytes(*shape, prompts, positions, again)
+    return kept if again else kept + cast_bytes(layers, torch.float32)
+
+
+def unet_parts(unet: UNetModel, side: Side, prompt: int, noted: set[tuple]) -> Iterator[Block]:
+    """Yields what the UNet's layers keep, in the order they run, from where the tokens come in.
 
     Arguments:
-        needed: Bytes that the steps need beside the loaded models.
-        thrifty: The same with gradient checkpointing; None if it is on already.
-        free: Bytes free on the device.
+        side: Of the latents.
+        prompt: L.
+        noted: The layers (block, number, index) whose maps are compared.
     """
-    said = f"about {gib(needed)} GB needed for the steps, {gib(free)} GB free"
-    if needed <= free:
-        return said
-    if thrifty is None:
-        return f"{said}; lower batch_size or resolution, or set dtype to bf16, if it runs out"
-    more = "" if thrifty <= free else ", and lower batch_size or resolution"
-    return f"{said}; turn on gradient_checkpointing to need {gib(thrifty)} GB{more}"
+    started, skipped = False, []
+    for block, number, layer in layers_of(unet):
+        if block == "output" and layer is unet.output_blocks[number][0]:
+            skipped.pop()
+        if isinstance(layer, SpatialTransformer):
+            compared = [(block, number, i) in noted for i in range(len(layer.transformer_blocks))]
+            heads = layer.transformer_blocks[0].n_heads
+            shape = layer.in_channels, side[0] * side[1], heads, prompt, compared, layer.use_linear
+            yield from spatial_transformer(*shape, first=not started)
+            started = True
+        elif isinstance(layer, ResBlock) and started:
+            yield residual(layer.channels, layer.out_channels, side[0] * side[1])
+        elif isinstance(layer, Downsample | Upsample):
+            before, side = side, resized(layer, side, skipped)
+            reads = before if isinstance(layer, Downsample) else side
+            if started:
+                yield convolution(layer.channels, reads[0] * reads[1])
+        if block == "input" and layer is unet.input_blocks[number][-1]:
+            skipped.append(side)
+    yield head(unet.out[0].num_channels, side[0] * side[1])
 
 
-def gib(count: int) -> str:
-    return f"{count / GIB:.1f}"
+def layers_of(unet: UNetModel) -> Iterator[tuple[str, int, nn.Module]]:
+    """Yields (block, number, layer) as the UNet runs them."""
+    for number, layers in enumerate(unet.input_blocks):
+        yield from (("input", number, layer) for layer in layers)
+    yield from (("middle", 0, layer) for layer in unet.middle_block or ())
+    for number, layers in enumerate(unet.output_blocks):
+        yield from (("output", number, layer) for layer in layers)
+
+
+def resized(layer: nn.Module, side: Side, skipped: list[Side]) -> Side:
+    """Returns the sides after a layer: half of them rounded up, or those of the next skip."""
+    if isinstance(layer, Downsample):
+        return (side[0] + 1) // 2, (side[1] + 1) // 2
+    return skipped[-1] if skipped else (2 * side[0], 2 * side[1])
