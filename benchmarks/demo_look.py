@@ -154,7 +154,9 @@ def attention_maps(
             prediction = predict(backbone, source, samples, rows, with_maps=True)
             for which, name in ((0, "before: the class word"), (1, f"after: {label}")):
                 layers = [
-                    resize_maps(maps[which], *sides)[:, :, encoder.slots("clip_l")].mean((0, 1, 2))
+                    resize_maps(maps[which], *sides)[:, :, encoder.prompts[0].slots["clip_l"]].mean(
+                        (0, 1, 2)
+                    )
                     for maps, sides in zip(prediction.maps, prediction.sides, strict=True)
                 ]
                 found[name] = torch.stack(layers).mean(dim=0)

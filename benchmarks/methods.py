@@ -276,7 +276,7 @@ def train_lora(world: World, method: Method, subject: Subject) -> ModelPatcher:
 
     comfy.utils.set_progress_bar_enabled(False)
     config = method.config
-    text = training_prompt(PLACEHOLDER).replace(PLACEHOLDER, CLASS_WORD)
+    text = training_prompt(CLASS_WORD)
     torch.manual_seed(config.seed)  # the node draws weights and timesteps from the global one
     latents = world.pool(world.model, *world.picture(subject, method), config).latents
     conditioning = world.clip.encode_from_tokens_scheduled(world.clip.tokenize(text))

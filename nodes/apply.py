@@ -94,6 +94,26 @@ class ApplySeFiConditioning(io.ComfyNode):
                     tooltip="The word that stands for the identity in the text. Empty: the "
                     "identity's own, V*.",
                 ),
+                io.Int.Input(
+                    "width",
+                    default=0,
+                    min=0,
+                    max=16384,
+                    optional=True,
+                    **FOLDED,
+                    tooltip="SDXL only: the width that the picture is said to have had, as in CLIP "
+                    "Text Encode (SDXL). 0: the latent's own.",
+                ),
+                io.Int.Input(
+                    "height",
+                    default=0,
+                    min=0,
+                    max=16384,
+                    optional=True,
+                    **FOLDED,
+                    tooltip="SDXL only: the height that the picture is said to have had. 0: the "
+                    "latent's own.",
+                ),
             ],
             outputs=[
                 io.Model.Output(

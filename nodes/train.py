@@ -6,6 +6,7 @@ from ..sefi_core.training.config import ATTENTION_SCOPES, PRESETS
 from .host import folders
 from .host.train.asked import asked_settings
 from .host.train.borrowing import DTYPES
+from .host.train.request import Request
 from .host.train.trainer import train_identity
 from .newer import FOLDED, found_by
 from .sockets import CATEGORY, IdentitySocket, Text
@@ -108,7 +109,7 @@ class TrainSeFiID(io.ComfyNode):
                 ),
                 io.Int.Input(
                     "stages",
-                    default=5,
+                    default=Request.stages,
                     min=1,
                     max=50,
                     optional=True,
@@ -119,7 +120,7 @@ class TrainSeFiID(io.ComfyNode):
                 io.Combo.Input(
                     "attention_loss",
                     options=list(ATTENTION_SCOPES),
-                    default=DEFAULT.attention_loss,
+                    default=Request.attention_loss,
                     optional=True,
                     **FOLDED,
                     tooltip="Which words of the training prompt the attention loss watches, so "
@@ -128,7 +129,7 @@ class TrainSeFiID(io.ComfyNode):
                 ),
                 io.Int.Input(
                     "batch_size",
-                    default=1,
+                    default=Request.batch_size,
                     min=1,
                     max=1024,
                     optional=True,
@@ -138,7 +139,7 @@ class TrainSeFiID(io.ComfyNode):
                 ),
                 io.Int.Input(
                     "resolution",
-                    default=0,
+                    default=Request.resolution,
                     min=0,
                     max=4096,
                     step=64,
@@ -149,7 +150,7 @@ class TrainSeFiID(io.ComfyNode):
                 io.Combo.Input(
                     "dtype",
                     options=["auto", *DTYPES],
-                    default="auto",
+                    default=Request.dtype,
                     optional=True,
                     **FOLDED,
                     tooltip="Number format of the model while training. auto: its own, or bf16 "
@@ -157,7 +158,7 @@ class TrainSeFiID(io.ComfyNode):
                 ),
                 io.Int.Input(
                     "preview_every",
-                    default=100,
+                    default=Request.preview_every,
                     min=0,
                     max=100000,
                     optional=True,
@@ -166,7 +167,7 @@ class TrainSeFiID(io.ComfyNode):
                 ),
                 io.Int.Input(
                     "checkpoint_every",
-                    default=250,
+                    default=Request.checkpoint_every,
                     min=0,
                     max=100000,
                     optional=True,
@@ -177,7 +178,7 @@ class TrainSeFiID(io.ComfyNode):
                 io.Combo.Input(
                     "resume",
                     options=folders.checkpoint_names(),
-                    default=folders.NO_CHECKPOINT,
+                    default=Request.resume,
                     optional=True,
                     tooltip="A stopped training to go on with, exactly as if it had not been "
                     "stopped. Picture and settings must be the same. Press R to see new "
@@ -185,18 +186,48 @@ class TrainSeFiID(io.ComfyNode):
                 ),
                 io.String.Input(
                     "name",
-                    default="identity",
+                    default=Request.name,
                     optional=True,
                     **FOLDED,
                     tooltip="Names the checkpoints of this training in output/sefi.",
                 ),
                 io.Boolean.Input(
                     "gradient_checkpointing",
-                    default=False,
+                    default=Request.gradient_checkpointing,
                     optional=True,
                     **FOLDED,
                     tooltip="Much less memory, slower steps, the same result: parts of the model "
                     "are computed twice instead of remembered. Turn it on when memory runs out.",
+                ),
+                io.String.Input(
+                    "caption",
+                    default=Request.caption,
+                    multiline=True,
+                    optional=True,
+                    tooltip="What else is in the photo, so that it is not learned as the subject: "
+                    "wearing a red hat, at the beach. One line for all pictures, or one for each, "
+                    "- where there is nothing to say.",
+                ),
+                io.String.Input(
+                    "training_prompts",
+                    default=Request.training_prompts,
+                    multiline=True,
+                    optional=True,
+                    tooltip="What the picture is called while it is learned, with V* for the "
+                    "subject; of several lines one is drawn each time. Empty: a photo of the face "
+                    "of V* for a person, man, girl and the like, a photo of V* for all else. For "
+                    "checkpoints that speak tags: best quality, V*, solo.",
+                ),
+                io.Int.Input(
+                    "tokens",
+                    default=Request.tokens,
+                    min=1,
+                    max=8,
+                    optional=True,
+                    **FOLDED,
+                    tooltip="Vectors that stand for the subject in each stage. The paper's value "
+                    "is 1. More hold more detail, take as much room in every prompt, and follow "
+                    "prompts less.",
                 ),
             ],
             outputs=[
@@ -224,9 +255,15 @@ class TrainSeFiID(io.ComfyNode):
 
     @classmethod
     def validate_inputs(
-        cls, class_word: Text = None, name: Text = None, resume: Text = None, resolution: int = 0
+        cls,
+        class_word: Text = None,
+        name: Text = None,
+        resume: Text = None,
+        resolution: int = 0,
+        caption: Text = None,
+        training_prompts: Text = None,
     ) -> bool | str:
-        return asked_settings(class_word, name, resume, resolution)
+        return asked_settings(class_word, name, resume, resolution, caption, training_prompts)
 
     @classmethod
     def execute(cls, **inputs) -> io.NodeOutput:

@@ -9,7 +9,7 @@ Rooms, which import what is shared and never each other:
 
     identity/   the value that is learned; several in one prompt; edits and blends; its file
     picture/    views of the training picture, and where the frozen model sees its subject
-    training/   settings, generator, selection of a start among candidates, learner, loop
+    training/   settings, words, generator, selection of a start among candidates, learner, loop
     analysis/   attention maps of a whole sampling, scores of generated pictures
 
 Dimension key, used in every docstring:

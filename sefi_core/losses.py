@@ -36,7 +36,8 @@ def loss_terms(
     """Returns Eq. 6, lambda being `weight`; without maps to compare, L_attn is 0.
 
     Arguments:
-        token_mask: Which prompt tokens L_attn compares, (L,), ones and zeros, on the CPU.
+        token_mask: Which prompt tokens L_attn compares, (L,) or for each sample (B, L), ones and
+            zeros, on the CPU.
         masks: Where L_KV looks, (B, 1, h, w) in [0, 1]; everywhere without.
     """
     denoising = denoising_loss(prediction, masks)
@@ -56,8 +57,8 @@ def denoising_loss(prediction: Prediction, mask: Tensor | None = None) -> Tensor
 
 
 def attention_loss(prediction: Prediction, token_mask: Tensor) -> Tensor:
-    """Returns L_attn over the prompt tokens (L,), ones and zeros, that count: options 1, 2, 3 of
-    the paper.
+    """Returns L_attn over the prompt tokens, (L,) or (B, L), ones and zeros, that count: options 1,
+    2, 3 of the paper.
 
     Re2 is linear, so it is taken of the differences. Layers with unlike numbers of heads cannot be
     averaged head by head; there each layer is compared by itself and the losses are averaged.
@@ -70,7 +71,7 @@ def attention_loss(prediction: Prediction, token_mask: Tensor) -> Tensor:
         compared = [mean_of_layers(layers)]
     else:
         compared = [resize_maps(difference, *side) for side, difference in layers]
-    counted = sent(token_mask, compared[0].device).view(-1, 1, 1)
+    counted = sent(token_mask, compared[0].device)[..., None, :, None, None]  # of (B, H, L, 32, 32)
     losses = [REFERENCE_COUNT * (difference.square() * counted).mean() for difference in compared]
     return torch.stack(losses).mean()
 

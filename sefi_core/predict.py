@@ -16,10 +16,13 @@ from .samples import Samples
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """A subject's pairs, (n, 2, T, E) by encoder name, and the prompt in whose slot they stand."""
+    """A subject's pairs, (n, 2, T, E) by encoder name, and the prompts in whose slots they stand:
+    the model's reference prompts from `first` on.
+    """
 
     encoder: TextEncoder
     pairs: Mapping[str, Tensor]
+    first: int = 0
 
 
 def class_word_source(encoder: TextEncoder) -> Source:
@@ -50,35 +53,53 @@ def contexts_of(sources: Sequence[Source], samples: Samples, rows: Tensor) -> tu
     batch, Eq. 5's two encodings too.
     """
     device, found = samples.latents.device, {}
-    own_rows = rows.split([len(list(each)) for _, each in groupby(samples.subjects)])
+    sizes = [len(list(run)) for _, run in groupby(samples.subjects)]
+    own = zip(sources, rows.split(sizes), samples.prompts.split(sizes), strict=True)
+    drawn_of = [drawn_tokens(*one) for one in own]
     for encoder in {id(source.encoder): source.encoder for source in sources}.values():
         mine = [i for i, source in enumerate(sources) if source.encoder is encoder]
-        drawn = [drawn_tokens(sources[i].pairs, own_rows[i]) for i in mine]
-        names = list(drawn[0][0])
+        drawn = [drawn_of[i] for i in mine]
+        names = list(drawn[0].tokens)
         # The encoder may live on another device than the model.
         encoded = encoder.encode(
-            {name: torch.cat([tokens[name] for tokens, _ in drawn]) for name in names}
+            {name: torch.cat([one.tokens[name] for one in drawn]) for name in names},
+            torch.cat([one.prompts for one in drawn]),
         ).to(device)
-        parts = encoded.split([len(tokens[names[0]]) for tokens, _ in drawn])
-        for i, part, (_, index) in zip(mine, parts, drawn, strict=True):
-            index = sent(index, device)
+        parts = encoded.split([len(one.prompts) for one in drawn])
+        for i, part, one in zip(mine, parts, drawn, strict=True):
+            index = sent(one.index, device)
             found[i] = [half.index_select(0, index) for half in part.chunk(2)]
     keys, values = zip(*(found[i] for i in range(len(sources))), strict=True)
     return torch.cat(keys), torch.cat(values)
 
 
-def drawn_tokens(pairs: Mapping[str, Tensor], rows: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-    """Returns the tokens (2 n, T, E) to encode, K before V, and the index (B,) of each sample among
-    the n of K. Never more pairs are encoded than there are.
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """What is to be encoded for some samples: tokens (2 n, T, E) by encoder name, K before V, the
+    prompts (2 n,) that they are of, and the index (B,) of each sample among the n of K.
+    """
+
+    tokens: dict[str, Tensor]
+    prompts: Tensor
+    index: Tensor
+
+
+def drawn_tokens(source: Source, rows: Tensor, prompts: Tensor) -> Drawn:
+    """Returns what to encode of a source: never more pairs than there are, and of several prompts
+    none twice with one pair.
 
     Arguments:
-        rows: The samples' pairs, (B,), on the CPU.
+        rows, prompts: The samples' pairs and the model's reference prompts, (B,), on the CPU.
     """
-    count = len(next(iter(pairs.values())))
-    every = len(rows) > count
-    drawn, index = (torch.arange(count), rows) if every else (rows, torch.arange(len(rows)))
+    count, prompts = len(next(iter(source.pairs.values()))), prompts - source.first
+    if source.encoder.count > 1:
+        (rows, prompts), index = torch.stack([rows, prompts]).unique(dim=1, return_inverse=True)
+    elif len(rows) > count:
+        index, rows, prompts = rows, torch.arange(count), torch.zeros(count, dtype=torch.long)
+    else:
+        index = torch.arange(len(rows))
     tokens = {
-        name: table.index_select(0, sent(drawn, table.device)).transpose(0, 1).flatten(0, 1)
-        for name, table in pairs.items()
+        name: table.index_select(0, sent(rows, table.device)).transpose(0, 1).flatten(0, 1)
+        for name, table in source.pairs.items()
     }
-    return tokens, index
+    return Drawn(tokens, prompts.repeat(2), index)

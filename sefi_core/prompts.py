@@ -2,7 +2,8 @@
 
 __all__ = [
     "DEFAULT_PLACEHOLDER",
-    "TRAINING_TEMPLATE",
+    "FACE_PROMPT",
+    "THING_PROMPT",
     "occurrences",
     "placeholders_in",
     "plain_noun",
@@ -19,12 +20,23 @@ from .words import cleaned, is_noun, is_word_sign, may_touch, narrowed
 
 DEFAULT_PLACEHOLDER = "V*"
 FAR = 32  # signs to look at beside a placeholder; no letter has as many marks
-TRAINING_TEMPLATE = "a photo of the face of {}"  # Sec. III-B
+FACE_PROMPT, THING_PROMPT = "a photo of the face of {}", "a photo of {}"  # Sec. III-B; the rest
+# What has a face that is meant, in the languages of CLIP: the last word of a class word.
+FACES = frozenset(
+    "person human face man woman lady gentleman guy male female adult girl boy child kid "
+    "baby toddler teenager".split()
+)
 
 
-def training_prompt(word: str) -> str:
-    """Returns the target prompt y_t of a placeholder, the reference prompt y_r of a word."""
-    return TRAINING_TEMPLATE.format(word)
+def training_prompt(word: str, class_word: str = "") -> str:
+    """Returns the training prompt that is chosen for a class word, with a word in it: the target
+    prompt y_t of a placeholder, the reference prompt y_r of the class word itself.
+
+    Arguments:
+        class_word: That which chooses; `word` if empty.
+    """
+    *_, noun = ["", *(class_word or word).casefold().split()]
+    return (FACE_PROMPT if noun in FACES else THING_PROMPT).format(word)
 
 
 def plain_noun(class_word: str) -> str:

@@ -41,20 +41,25 @@ class Prediction:
 
 
 class TextEncoder(Protocol):
-    """The training prompt with its placeholder's slot open."""
+    """Training prompts with their placeholder's slots open: some lines, once for each caption."""
 
     class_tokens: Mapping[str, Tensor]
     """Embedding P of the class word by encoder name, each (E,)."""
+    count: int
+    """How many prompts there are."""
+    lines: int
+    """How many of them for each caption; those of one stand together."""
 
-    def encode(self, tokens: Mapping[str, Tensor]) -> Tensor:
-        """Returns contexts (B, L, C) of the prompt with tokens (B, T, E), by encoder name, in the
-        slot.
+    def encode(self, tokens: Mapping[str, Tensor], prompts: Tensor) -> Tensor:
+        """Returns contexts (B, L, C) of the prompts (B,), which are counted on the CPU, with tokens
+        (B, T, E), by encoder name, in their slots.
         """
         ...
 
-    def token_mask(self, scope: str) -> Tensor:
-        """Returns (L,) ones at the prompt tokens that an attention loss of `scope` looks at, zeros
-        elsewhere; on the CPU, where whether there is any is known without waiting for a device.
+    def token_mask(self, scope: str, prompt: int = 0) -> Tensor:
+        """Returns (L,) ones at the tokens of a prompt that an attention loss of `scope` looks at,
+        zeros elsewhere; on the CPU, where whether there is any is known without waiting for a
+        device.
         """
         ...
 

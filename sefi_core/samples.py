@@ -16,10 +16,24 @@ AREA = 4 * 64 * 64  # of latents: without gradients they take less memory than a
 
 @dataclass(frozen=True, eq=False)
 class LatentPool:
-    """Encoded views: latents (n, c, h, w) as the model takes them, masks (n, 1, h, w) in [0, 1]."""
+    """Encoded views.
+
+    Attributes:
+        latents: (n, c, h, w) as the model takes them.
+        masks: (n, 1, h, w) in [0, 1].
+        captions: (n,), on the CPU: which caption is that of each view; the first if None.
+    """
 
     latents: Tensor
     masks: Tensor
+    captions: Tensor | None = None
+
+    def prompts(self, views: Tensor, lines: Tensor | int, count: int) -> Tensor:
+        """Returns the prompts (B,) of views (B,), of `count` lines a caption those that are
+        given; all on the CPU.
+        """
+        captions = torch.zeros_like(views) if self.captions is None else self.captions[views]
+        return captions * count + lines
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,17 +83,25 @@ def joined(parts: Sequence[Samples]) -> Samples:
     return Samples(latents, masks, noise, timesteps, prompts, subjects)
 
 
-def spread_samples(pool: LatentPool, count: int, low: int, seed: int) -> Samples:
-    """Returns `count` samples of one subject, spread evenly over the views and over timesteps from
-    `low` on: the same for the same seed, so that two looks at a model differ by the model alone.
+def spread_samples(
+    pool: LatentPool, count: int, low: int, seed: int, first: int = 0, lines: int = 1
+) -> Samples:
+    """Returns `count` samples of one subject, spread evenly over the views, over its lines and over
+    timesteps from `low` on: the same for the same seed, so that two looks at a model differ by the
+    model alone.
+
+    Arguments:
+        first: The first of the model's reference prompts that are the subject's.
+        lines: Those for each caption.
     """
     middles = low + (2 * torch.arange(count) + 1) * (TIMESTEPS - low) // (2 * count)
     views = torch.arange(count) * len(pool.latents) // count
     noise = torch.randn(
         count, *pool.latents.shape[1:], generator=torch.Generator().manual_seed(seed)
     )
+    prompts = first + pool.prompts(views, torch.arange(count) % lines, lines)
     # Views come in the order they were drawn, timesteps in another: no view has the early ones.
     order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
     views = views.to(pool.latents.device)
     latents, masks = pool.latents[views], pool.masks[views]
-    return Samples(latents, masks, noise, middles[order], torch.zeros_like(order), (0,) * count)
+    return Samples(latents, masks, noise, middles[order], prompts, (0,) * count)

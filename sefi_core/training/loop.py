@@ -43,14 +43,35 @@ class StepReport:
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """What one identity is learned from and by; `prompt` is which of the model's reference prompts
-    is its own.
+    """What one identity is learned from and by; `prompt` is the first of the model's reference
+    prompts that are its encoder's.
     """
 
     encoder: TextEncoder
     pool: LatentPool
     learner: Learner
     prompt: int = 0
+
+    def compared(self) -> Samples | None:
+        """Returns what its candidates are compared on."""
+        return selection_samples(self.pool, self.learner.config, self.prompt, self.encoder.lines)
+
+    def token_masks(self) -> Tensor:
+        """Returns which tokens of each of its prompts L_attn compares, (n, L), on the CPU."""
+        encoder, scope = self.encoder, self.learner.config.attention_loss
+        return torch.stack([encoder.token_mask(scope, i) for i in range(encoder.count)])
+
+    def masks_of(self, samples: Samples, masks: Tensor) -> Tensor:
+        """Returns those of `token_masks` that are its samples', (B, L), or (1, L) for all."""
+        return masks if self.encoder.count == 1 else masks[samples.prompts - self.prompt]
+
+    def eliminate(self, backbone: Backbone, samples: Samples | None) -> None:
+        """Eliminates its worst candidates where it is time to."""
+        eliminate(backbone, self.encoder, self.learner, samples, self.prompt)
+
+    def source(self) -> Source:
+        """Returns its pairs, differentiable, in its prompts."""
+        return Source(self.encoder, self.learner(), self.prompt)
 
 
 def train(
@@ -74,16 +95,16 @@ def train_together(
     Raises:
         TrainingError: Too many steps of one left the finite numbers.
     """
-    compared = [selection_samples(one.pool, one.learner.config) for one in subjects]
-    token_masks = [one.encoder.token_mask(one.learner.config.attention_loss) for one in subjects]
+    compared = [one.compared() for one in subjects]
+    token_masks = [one.token_masks() for one in subjects]
     while going := [i for i, one in enumerate(subjects) if not is_done(one.learner)]:
         for i in going:
             # Between two steps: who stops it there has been told of every step that was taken.
-            eliminate(backbone, subjects[i].encoder, subjects[i].learner, compared[i])
+            subjects[i].eliminate(backbone, compared[i])
         batch, masks = [subjects[i] for i in going], [token_masks[i] for i in going]
         with drawn_again_if_cut(batch):
             samples, rows = draw(backbone, batch)
-            sources = [Source(one.encoder, one.learner()) for one in batch]
+            sources = [one.source() for one in batch]
             with_maps = any(bool(mask.any()) for mask in masks)
             prediction = predict(backbone, sources, samples, rows, with_maps)
             terms = losses_of(batch, prediction, samples, masks)
@@ -91,7 +112,7 @@ def train_together(
         stages = samples.timesteps.split([one.learner.config.batch_size for one in batch])
         yield {i: reported(subjects[i].learner, t) for i, t in zip(going, stages, strict=True)}
     for one, looked_at in zip(subjects, compared, strict=True):
-        eliminate(backbone, one.encoder, one.learner, looked_at)
+        one.eliminate(backbone, looked_at)
 
 
 def is_done(learner: Learner) -> bool:
@@ -125,9 +146,12 @@ def draw_one(backbone: Backbone, subject: Subject, index: int) -> tuple[Samples,
     timesteps = backbone.nearest(learner.timesteps(learner))
     noise = torch.randn(size, *pool.latents.shape[1:], generator=rng)
     rows = learner.phase.rows(timesteps, rng)
+    count = subject.encoder.lines
+    # A single line is not drawn: the numbers that follow are then those of a training without any.
+    line = torch.randint(0, count, (size,), generator=rng) if count > 1 else 0
+    prompts = subject.prompt + pool.prompts(view, line, count)
     view = sent(view, pool.latents.device)
     latents, masks = (x.index_select(0, view) for x in (pool.latents, pool.masks))
-    prompts = torch.full((size,), subject.prompt)
     return Samples(latents, masks, noise, timesteps, prompts, (index,) * size), rows
 
 
@@ -139,8 +163,13 @@ def losses_of(
     sizes = [config.batch_size for config in configs]
     parts = zip(prediction.split(sizes), samples.split(sizes), strict=True)
     return [
-        loss_terms(part, mask, config.attention_loss_weight, config.counted(own.masks))
-        for (part, own), mask, config in zip(parts, token_masks, configs, strict=True)
+        loss_terms(
+            part,
+            one.masks_of(own, mask),
+            config.attention_loss_weight,
+            config.counted(own.masks),
+        )
+        for (part, own), mask, one, config in zip(parts, token_masks, batch, configs, strict=True)
     ]
 
 

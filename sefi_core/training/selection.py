@@ -26,11 +26,17 @@ from .phases import Selection
 SAMPLES = 20
 
 
-def selection_samples(pool: LatentPool, config: TrainingConfig) -> Samples | None:
-    """Returns what candidates are compared on; None if there is one alone."""
+def selection_samples(
+    pool: LatentPool, config: TrainingConfig, first: int = 0, lines: int = 1
+) -> Samples | None:
+    """Returns what candidates are compared on; None if there is one alone.
+
+    Arguments:
+        first, lines: The model's reference prompts that are the subject's (`spread_samples`).
+    """
     if config.candidates == 1:
         return None
-    return spread_samples(pool, SAMPLES, config.selection_from, config.seed)
+    return spread_samples(pool, SAMPLES, config.selection_from, config.seed, first, lines)
 
 
 def is_due(learner: Learner) -> bool:
@@ -40,12 +46,20 @@ def is_due(learner: Learner) -> bool:
 
 
 def eliminate(
-    backbone: Backbone, encoder: TextEncoder, learner: Learner, samples: Samples | None
+    backbone: Backbone,
+    encoder: TextEncoder,
+    learner: Learner,
+    samples: Samples | None,
+    first: int = 0,
 ) -> None:
-    """Eliminates the worst candidates where it is time to."""
+    """Eliminates the worst candidates where it is time to.
+
+    Arguments:
+        first: The first of the model's reference prompts that are the encoder's.
+    """
     while samples is not None and isinstance(learner.phase, Selection) and is_due(learner):
         losses = {
-            row: float(loss_of_candidate(backbone, encoder, learner, row, samples))
+            row: float(loss_of_candidate(backbone, encoder, learner, row, samples, first))
             for row in learner.left
         }
         learner.drop_worst(ranked(losses))
@@ -53,12 +67,17 @@ def eliminate(
 
 @torch.no_grad()
 def loss_of_candidate(
-    backbone: Backbone, encoder: TextEncoder, learner: Learner, row: int, samples: Samples
+    backbone: Backbone,
+    encoder: TextEncoder,
+    learner: Learner,
+    row: int,
+    samples: Samples,
+    first: int = 0,
 ) -> Tensor:
     """Returns the mean of the samples' L_KV, a scalar, with one row of the kept tables. Masked like
     the training loss.
     """
-    source, losses = Source(encoder, learner.kept()), []
+    source, losses = Source(encoder, learner.kept(), first), []
     for part in samples.asked_at_once():
         rows = torch.full((len(part),), row)
         prediction = predict(backbone, [source], part, rows, with_maps=False)

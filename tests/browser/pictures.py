@@ -3,8 +3,9 @@
     .venv/bin/python tests/browser/pictures.py
 
 In all of them the miniature world stands in for a checkpoint: its cartoons are what it can draw.
-Four workflows ask for what it cannot stand in for, SDXL, a ControlNet, a place of its own for each
-person, and a larger second pass: they are shown before a run.
+Some workflows ask for what it cannot stand in for, SDXL, a ControlNet, a place of its own for each
+person, and a larger second pass: they are shown before a run. So is that of a pet, whose inputs are
+what there is to see.
 The pictures of Draw SeFi Attention Map and Evaluate SeFi ID are not of the page, and stay.
 """
 
@@ -31,7 +32,7 @@ from benchmarks.world.drawing import Picture, render
 from benchmarks.world.subjects import split
 
 DOCS, WORKFLOWS = ROOT / "web/docs", ROOT / "workflows"
-PEOPLE = ("example.png", "other.png")
+PEOPLE, DOG = ("example.png", "other.png"), "dog.png"
 LOOKING = ("SeFiAttentionMap", "DrawSeFiAttentionMap", "PreviewImage")
 
 
@@ -110,9 +111,14 @@ def put_in_place(opened: Opened, old: str, new: str) -> None:
 
 
 def before_a_run(opened: Opened) -> None:
-    opened.open_workflow(workflow("sdxl"))
     kinds = ("CheckpointLoaderSimple", "LoadImage", "TrainSeFiID")
-    save(below(shot(opened, *kinds)), WORKFLOWS / "sdxl.jpg")
+    for name, photo in (("sdxl", PEOPLE[0]), ("sdxl_tags", PEOPLE[0]), ("pet_or_thing", DOG)):
+        graph = workflow(name)
+        (loading,) = (node for node in graph["nodes"] if node["type"] == "LoadImage")
+        loading["widgets_values"][0] = photo
+        opened.open_workflow(graph)
+        opened.page.wait_for_timeout(2000)  # for the photo
+        save(below(shot(opened, *kinds)), WORKFLOWS / f"{name}.jpg")
     opened.open_workflow(workflow("with_controlnet_and_lora"))
     kinds = (
         "LoraLoader",
@@ -171,8 +177,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         packs = [ROOT / "benchmarks/world/comfyui_node"]
         with ComfyServer(Path(folder), packs=packs) as server, sync_playwright() as playwright:
-            for name, person in zip(PEOPLE, split("person", "test"), strict=False):
-                face = render(Picture("face", (person,)), np.random.default_rng(11))
+            subjects = [*split("person", "test")[: len(PEOPLE)], split("dog", "test")[0]]
+            for name, subject in zip((*PEOPLE, DOG), subjects, strict=True):
+                face = render(Picture("face", (subject,)), np.random.default_rng(11))
                 portrait = Image.fromarray(face).resize((320, 320), Image.Resampling.NEAREST)
                 portrait.save(server.folder / "input" / name)
             browser = playwright.chromium.launch(

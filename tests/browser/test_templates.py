@@ -1,6 +1,6 @@
 """Every example workflow, opened from the template browser and run as it is, only smaller.
 
-One asks for a checkpoint that is not here, and the host says so.
+Two ask for a checkpoint that is not here, and the host says so.
 """
 
 import json
@@ -13,7 +13,7 @@ from sefi_pack.sefi_core.identity.identity import Identity
 
 WORKFLOWS = ROOT / "workflows"
 NAMES = sorted(path.stem for path in WORKFLOWS.glob("*.json"))
-WITHOUT_CHECKPOINT = ["sdxl"]
+WITHOUT_CHECKPOINT = ["sdxl", "sdxl_tags"]
 SMALL = {
     "TrainSeFiID": {"steps": 2, "resolution": 64, "preview_every": 0, "checkpoint_every": 0},
     "EmptyLatentImage": {"width": 64, "height": 64, "batch_size": 1},

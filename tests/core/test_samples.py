@@ -37,3 +37,15 @@ def test_parts_put_together_are_the_whole(sizes):
     assert len(again) == 7 and (again.prompts == 2).all()
     for one, other in zip(again.tensors, whole.tensors, strict=True):
         assert one.equal(other)
+
+
+@pytest.mark.parametrize("lines", [1, 3])
+def test_fixed_samples_stand_in_every_line_with_their_view_s_caption(lines):
+    captions = torch.arange(64) % 4
+    latents = captions.float().view(64, 1, 1, 1)
+    samples = spread_samples(LatentPool(latents, latents, captions), 20, 0, 0, first=7, lines=lines)
+    own = samples.prompts - 7
+    assert (own // lines).equal(samples.latents.flatten().long())
+    assert (own % lines).bincount(minlength=lines).min() >= 20 // lines
+    plain = spread_samples(LatentPool(latents, latents), 20, 0, 0, first=7, lines=lines)
+    assert (plain.prompts - 7).lt(lines).all() and plain.noise.equal(samples.noise)

@@ -28,11 +28,12 @@ class Encoder:
     """A prompt of one token: the placeholder itself."""
 
     class_tokens = {"clip_l": WORD}
+    count = lines = 1
 
-    def encode(self, tokens):
+    def encode(self, tokens, prompts):
         return tokens["clip_l"]
 
-    def token_mask(self, scope):
+    def token_mask(self, scope, prompt=0):
         return torch.zeros(1)
 
 

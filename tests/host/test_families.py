@@ -6,6 +6,7 @@ import functools
 import types
 
 import comfy.model_base
+import comfy_extras.nodes_clip_sdxl
 import comfy_extras.nodes_ip2p
 import pytest
 import seeded
@@ -84,6 +85,30 @@ def test_training_shows_the_unet_what_a_plain_prompt_shows_it(model, clip, ask):
     for trained in inputs_of_the_unet(model, lambda: ask(steps=1)):
         for ours, hosts in zip(trained, sampling, strict=True):
             assert (ours is None and hosts is None) or torch.equal(ours, hosts)
+
+
+@pytest.mark.parametrize(("width", "height"), [(64, 64), (4096, 512), (0, 1024), (1536, 0), (0, 0)])
+@pytest.mark.parametrize("name", ["SDXL"], scope="module")
+def test_a_size_reaches_sdxl_as_the_host_s_own_node_gives_it(
+    name, model, clip, neutral, width, height
+):
+    text, negative = "a photo of person", encode(clip, "")
+    w, h = width or 64, height or 64  # the latent's
+    node = comfy_extras.nodes_clip_sdxl.CLIPTextEncodeSDXL
+    (hosts,) = node.execute(clip, w, h, 0, 0, w, h, text, text).args
+    ours = apply_identity(
+        model, clip, neutral, text.replace("person", "V*"), width=width, height=height
+    )
+    pictures, seen = [], []
+    for patched, positive in ((model, hosts), ours):
+        run = lambda m=patched, p=positive: pictures.append(sample(m, p, negative, cfg=1.0))  # noqa: E731
+        seen.append([y for _, y in inputs_of_the_unet(model, run)])
+    assert len(seen[0]) == len(seen[1]) and all(map(torch.equal, *seen))
+    assert torch.equal(*pictures)
+    (plain, *_) = inputs_of_the_unet(
+        model, lambda: sample(model, encode(clip, text), negative, cfg=1.0)
+    )
+    assert torch.equal(plain[1], seen[1][0]) == ((w, h) == (64, 64))
 
 
 def test_twenty_steps_to_a_file_to_a_picture(model, clip, family, ask, tmp_path):
@@ -197,7 +222,7 @@ def test_training_and_use_read_the_same_pooled_vector(name, clip, learned, skip)
         clip = nodes.CLIPSetLastLayer().set_last_layer(clip, skip)[0]
     ((_, extras),) = encode(clip, training_prompt("person"))
     model = seeded.FAMILIES[name].model()
-    (((_, used),),) = apply_identity(model, clip, learned, training_prompt("V*"))[1:]
+    (((_, used),),) = apply_identity(model, clip, learned, training_prompt("V*", "person"))[1:]
     trained = HostTextEncoder(clip, "person").pooled
     assert torch.equal(used["pooled_output"], extras["pooled_output"])
     assert torch.equal(trained, extras["pooled_output"])

@@ -128,7 +128,7 @@ STEADY = ("tiles", "clip skip")  # done or not
 
 
 def fingerprint_of(model, clip, vae):
-    found = Session(model, clip, vae).fingerprint("person")
+    found = Session(model, clip, vae).fingerprint("person", ["a photo of V*"], 1)
     return tuple(str(found[name]) for name in sorted(found))
 
 

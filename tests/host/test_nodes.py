@@ -23,7 +23,7 @@ CONTRACT = {
         "model clip vae image class_word steps learning_rate preset attention_loss_weight "
         "train_seed",
         "mask stages attention_loss batch_size resolution dtype preview_every checkpoint_every "
-        "resume name gradient_checkpointing",
+        "resume name gradient_checkpointing caption training_prompts tokens",
         "SEFI_IDENTITY LOSS_MAP IMAGE",
     ),
     "SaveSeFiEmbedding": (
@@ -34,7 +34,7 @@ CONTRACT = {
     "LoadSeFiEmbedding": ("embedding", "", "SEFI_IDENTITY"),
     "ApplySeFiConditioning": (
         "model clip identity text",
-        "strength key_strength value_strength start_percent end_percent placeholder",
+        "strength key_strength value_strength start_percent end_percent placeholder width height",
         "MODEL CONDITIONING",
     ),
     "CombineSeFiIdentities": (
@@ -69,6 +69,7 @@ DEFAULTS = {
     "filename_prefix": "my_identity", "include_source_hash": True,
     "text": "a photo of V*", "strength": 1.0, "start_percent": 0.0, "end_percent": 1.0,
     "placeholder": "", "name_1": "<a>", "name_2": "<b>", "name_3": "<c>", "name_4": "<d>",
+    "caption": "", "training_prompts": "", ("TrainSeFiID", "tokens"): 1, "width": 0, "height": 0,
     "keys": "keep", "values": "keep", "tokens": "values", ("EditSeFiIdentity", "stages"): "all",
     **{f"{kind}_weight_{i}": 1.0 for kind in ("key", "value") for i in range(1, 5)},
     "words": "V*", "opacity": 0.6, "prompt_number": 1,
@@ -243,7 +244,7 @@ def test_what_newer_hosts_offer_is_given_where_they_take_it():
     schemas = {node.__name__: node.GET_SCHEMA() for node in NODES}
     takes = "advanced" in inspect.signature(io.Int.Input).parameters
     folded = {i.id for i in schemas["TrainSeFiID"].inputs if getattr(i, "advanced", None)}
-    seldom = "stages attention_loss batch_size resolution dtype checkpoint_every name"
+    seldom = "stages attention_loss batch_size resolution dtype checkpoint_every name tokens"
     assert folded == ({*seldom.split(), "gradient_checkpointing"} if takes else set())
     known = inspect.signature(io.Schema).parameters
     for name, schema in schemas.items():

@@ -93,6 +93,9 @@ BAD = [
     ("3", {"resolution": 100}, "resolution: it is 100; set 0 or a multiple", []),
     ("3", {"resume": "gone.checkpoint.safetensors"}, "resume: there is no checkpoint", []),
     ("3", {"learning_rate": float("nan"), "name": "x"}, "learning_rate: it is nan", []),
+    ("3", {"training_prompts": "V*\na man"}, 'training_prompts: the line "a man" lacks V*', []),
+    ("3", {"training_prompts": "a (V*:1.2)"}, 'training_prompts: "a (V*:1.2)" has weights', []),
+    ("3", {"caption": "a Person"}, 'caption: "a Person" has "person", for which', []),
 ]  # fmt: skip
 
 
@@ -114,6 +117,7 @@ def test_what_comes_by_a_link_is_not_judged_before_it_is_there(monkeypatch):
         ("SaveSeFiEmbedding", ["filename_prefix"]),
         ("ApplySeFiConditioning", ["text", "placeholder"]),
         ("TrainSeFiID", ["class_word", "name", "resume", "resolution"]),
+        ("TrainSeFiID", ["caption", "training_prompts"]),
         ("LoadSeFiEmbedding", ["embedding"]), ("EditSeFiIdentity", ["keys", "values", "stages"]),
         ("ExportSeFiAsTextualInversion", ["filename_prefix", "tokens"]),
         ("CombineSeFiIdentities", ["name_1", "name_2"]), ("EvaluateSeFiID", ["recogniser"]),

@@ -10,7 +10,7 @@ from sefi_pack.nodes.host.train import borrowing
 from sefi_pack.nodes.host.train.backbone import HostBackbone
 from sefi_pack.nodes.host.unets import blocks_of
 from sefi_pack.sefi_core.losses import loss_terms
-from sefi_pack.sefi_core.predict import drawn_tokens
+from sefi_pack.sefi_core.predict import Source, drawn_tokens
 from sefi_pack.sefi_core.samples import LatentPool
 from sefi_pack.sefi_core.training.config import TrainingConfig
 from sefi_pack.sefi_core.training.learner import Learner
@@ -89,13 +89,12 @@ def test_samples_of_one_stage_share_their_encodings(scene):
     backbone, encoder, pairs, latents, noise = scene
     timesteps = torch.tensor([850, 100, 990, 500, 300, 700, 20])
     stages = torch.tensor([0, 4, 0, 2, 3, 1, 4])
-    tokens, place = drawn_tokens(pairs, stages)
-    assert torch.equal(place, stages)
-    few, own = drawn_tokens(pairs, stages[:3])
-    assert own.tolist() == [0, 1, 2]
+    source, prompts = Source(encoder, pairs), torch.zeros_like(stages)
+    every, few = (drawn_tokens(source, stages[:n], prompts[:n]) for n in (7, 3))
+    assert torch.equal(every.index, stages) and few.index.tolist() == [0, 1, 2]
     for name, table in pairs.items():
-        assert torch.equal(tokens[name], torch.cat([table[:, 0], table[:, 1]]))
-        assert torch.equal(few[name], torch.cat([table[[0, 4, 0], 0], table[[0, 4, 0], 1]]))
+        assert torch.equal(every.tokens[name], torch.cat([table[:, 0], table[:, 1]]))
+        assert torch.equal(few.tokens[name], torch.cat([table[[0, 4, 0], 0], table[[0, 4, 0], 1]]))
     with torch.inference_mode(False), torch.enable_grad():
         total, together = gradients(scene, timesteps)
         alone = [

@@ -47,6 +47,8 @@ def apply_identity(
     start_percent: float = 0.0,
     end_percent: float = 1.0,
     placeholder: str = "",
+    width: int = 0,
+    height: int = 0,
 ) -> tuple[ModelPatcher, list]:
     """Returns (MODEL, CONDITIONING) of a prompt with the identity in its placeholder's place.
 
@@ -72,8 +74,15 @@ def apply_identity(
     )
     contexts_of[applied.id] = conditioning[0][1][KEY]
     for _, entry in conditioning:
-        entry.update({APPLIED: applied, "model_conds": Given(applied)})
+        entry.update({APPLIED: applied, "model_conds": Given(applied), **sizes(width, height)})
     return with_staged_attention(model, applied), conditioning
+
+
+def sizes(width: int, height: int) -> dict[str, int]:
+    """Returns what an entry tells SDXL of the picture's size; a side of 0 is the latent's. The host
+    adds what CLIP Text Encode (SDXL) gives besides: nothing cropped, the same size as target.
+    """
+    return {name: side for name, side in (("width", width), ("height", height)) if side}
 
 
 def require_numbers(**inputs: float) -> None:

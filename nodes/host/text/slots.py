@@ -4,7 +4,7 @@ Prompt weights, long prompts and embeddings are the host's tokenizer's business:
 by marks that the tokenizer has been through like any word.
 """
 
-__all__ = ["END_TOKEN", "SlottedPrompt", "tokens_of", "word_ids"]
+__all__ = ["END_TOKEN", "SlottedPrompt", "chunks_of", "word_ids"]
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -42,11 +42,14 @@ class SlottedPrompt:
     slots: dict[str, dict[tuple[int, int], str]]
 
     @classmethod
-    def read(cls, clip: CLIP, text: str, words: Mapping[str, str]) -> "SlottedPrompt":
+    def read(
+        cls, clip: CLIP, text: str, words: Mapping[str, str], field: str = "text"
+    ) -> "SlottedPrompt":
         """Tokenises `text` around its placeholders.
 
         Arguments:
             words: The class word of every placeholder that may stand in the text.
+            field: The input that the text is from.
 
         Raises:
             PromptError: None of them does, or a class word is no noun.
@@ -61,8 +64,8 @@ class SlottedPrompt:
             if all(set(found.values()) == set(placed) for found in slots.values()):
                 return cls(placed, clip.tokenize(reference), tokens, slots)
         raise PromptError(
-            f'text: the place of "{one_line(" and ".join(placed))}" in "{one_line(text)}" could '
-            "not be found; put spaces around it and simplify what stands beside it."
+            f'{field}: the place of "{one_line(" and ".join(placed))}" in "{one_line(text)}" '
+            "could not be found; put spaces around it and simplify what stands beside it."
         )
 
     def filled(self, variants: Mapping[str, list[Mapping[str, Tensor]]]) -> dict:
@@ -100,7 +103,11 @@ def marks_beside(clip: CLIP, text: str, count: int) -> Iterator[tuple[str, ...]]
 
 def tokens_of(clip: CLIP, text: str) -> dict[str, list[list[tuple]]]:
     """Returns the host's chunks of tokens by the names that encoders have in identity files."""
-    tokens = clip.tokenize(text)
+    return chunks_of(clip.tokenize(text))
+
+
+def chunks_of(tokens: dict) -> dict[str, list[list[tuple]]]:
+    """Returns the host's tokens by the names that encoders have in identity files."""
     return {name: tokens[own] for name, own in HOST_NAMES.items() if own in tokens}
 
 

@@ -44,10 +44,10 @@ def read_model(model: ModelPatcher) -> Read:
     )
 
 
-def read_tokens(tokens: dict) -> Read:
+def read_tokens(*tokens: dict) -> Read:
     """Returns what a CLIP's tokenizer made of the prompts."""
     content = Content({})
-    content.add(tokens)
+    content.add(*tokens)
     return Read(content.hexdigest(), frozenset(content.unread))
 
 

@@ -53,13 +53,12 @@ class HostBackbone:
         }
         # By layer (block, number, index): the sides of its picture tokens, and its K_r (B | 1, H,
         # L, d) as maps are made of it.
-        self.layers: dict[tuple, tuple[int, int]] = {}
-        self.reference_keys: dict[tuple, Tensor] = {}
-        self.read_layers(reference, latent)
+        self.layers = self.read_layers(reference[:1], latent)
+        self.reference_keys = self.read_keys(reference, latent)
 
     @torch.no_grad()
-    def read_layers(self, reference: Tensor, latent: Tensor) -> None:
-        """Notes the cross-attention layers to compare and their reference keys K_r = W_k T(y_r)."""
+    def read_layers(self, reference: Tensor, latent: Tensor) -> dict[tuple, tuple[int, int]]:
+        """Returns the cross-attention layers to compare, with their sides."""
         found: dict[tuple, tuple[int, int]] = {}
 
         def note_layer(
@@ -68,17 +67,28 @@ class HostBackbone:
             found[layer_of(extra)] = tuple(extra["activations_shape"][-2:])
             return n, context, value
 
+        self.look(reference, latent, 0, {"patches": {"attn2_patch": [note_layer]}})
+        return compared_layers(found)
+
+    @torch.no_grad()
+    def read_keys(self, reference: Tensor, latent: Tensor) -> dict[tuple, Tensor]:
+        """Returns the reference keys K_r = W_k T(y_r) of the compared layers, (n, H, L, d)."""
+        found: dict[tuple, list[Tensor]] = {layer: [] for layer in self.layers}
+
         def note_key(query: Tensor, key: Tensor, value: Tensor, extra: dict) -> Tensor:
-            self.reference_keys[layer_of(extra)] = map_keys(key, extra["n_heads"])
+            found[layer_of(extra)].append(map_keys(key, extra["n_heads"]))
             return attention_pytorch(query, key, value, extra["n_heads"])
 
-        latent = latent.expand(len(reference), -1, -1, -1)
-        prompts = torch.arange(len(reference), device=latent.device)
-        sigma = sigmas_at(self.sampling, torch.zeros_like(prompts))
-        self.run(latent, sigma, reference, {"patches": {"attn2_patch": [note_layer]}}, prompts)
-        self.layers = compared_layers(found)
         replace = {"attn2": dict.fromkeys(self.layers, note_key)}
-        self.run(latent, sigma, reference, {"patches_replace": replace}, prompts)
+        for i, one in enumerate(reference.split(1)):  # memory does not grow with the prompts
+            self.look(one, latent, i, {"patches_replace": replace})
+        return {layer: torch.cat(keys) for layer, keys in found.items()}
+
+    def look(self, reference: Tensor, latent: Tensor, prompt: int, options: dict) -> None:
+        """Runs one reference prompt (1, L, C) for what `options` note of it."""
+        prompts = torch.full((1,), prompt, device=latent.device)
+        sigma = sigmas_at(self.sampling, torch.zeros_like(prompts))
+        self.run(latent, sigma, reference, options, prompts)
 
     def run(
         self, noised: Tensor, sigmas: Tensor, context: Tensor, options: dict, prompts: Tensor

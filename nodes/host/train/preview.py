@@ -9,7 +9,6 @@ from comfy.sd import CLIP, VAE
 from torch import Tensor
 
 from ....sefi_core.identity.identity import Identity
-from ....sefi_core.prompts import training_prompt
 from ..apply.sampling import apply_identity
 from ..images import stored_samples
 
@@ -18,14 +17,20 @@ PREVIEW_STEPS, PREVIEW_GUIDANCE = 14, 5.0
 
 @torch.inference_mode()
 def sample_preview(
-    model: ModelPatcher, clip: CLIP, vae: VAE, identity: Identity, latent: Tensor, seed: int
+    model: ModelPatcher,
+    clip: CLIP,
+    vae: VAE,
+    identity: Identity,
+    text: str,
+    latent: Tensor,
+    seed: int,
 ) -> Tensor:
-    """Samples the training prompt with the identity so far; returns 8-bit pictures (1, H, W, 3).
+    """Samples a prompt with the identity so far; returns 8-bit pictures (1, H, W, 3).
 
     Arguments:
         latent: Any latent (1, c, h, w) of the wanted size.
     """
-    patched, positive = apply_identity(model, clip, identity, training_prompt(identity.placeholder))
+    patched, positive = apply_identity(model, clip, identity, text)
     negative = clip.encode_from_tokens_scheduled(clip.tokenize(""))
     noise = torch.randn(latent.shape, generator=torch.Generator().manual_seed(seed))
     devices = [model.load_device] if model.load_device.type == "cuda" else []

@@ -2,11 +2,13 @@
 
 __all__ = ["Request"]
 
-from dataclasses import dataclass, replace
+import math
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
 from ....sefi_core.training.config import PRESETS, TrainingConfig
+from ....sefi_core.training.wording import Wording
 from ....sefi_core.words import cleaned
 from .. import folders
 from ..prefixes import require_plain
@@ -21,9 +23,11 @@ class Request:
 
     Attributes:
         node_id, workflow: Where progress is shown; the latter is the host's `extra_pnginfo`.
+        wording: What `training_prompts` and `caption` say.
 
     Raises:
         SettingsError: `name` is no plain name. Whether `class_word` is a noun the prompt tells.
+        PromptError: A line of `training_prompts` or `caption` cannot be trained with.
     """
 
     image: Tensor
@@ -44,12 +48,18 @@ class Request:
     resume: str = folders.NO_CHECKPOINT
     name: str = "identity"
     gradient_checkpointing: bool = False
+    caption: str = ""
+    training_prompts: str = ""
+    tokens: int = DEFAULT.tokens
     node_id: str | None = None
     workflow: dict | None = None
+    wording: Wording = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "class_word", cleaned(self.class_word))
         object.__setattr__(self, "name", require_plain("name", self.name))
+        wording = Wording.read(self.class_word, self.training_prompts, self.caption)
+        object.__setattr__(self, "wording", wording)
 
     @property
     def fresh(self) -> bool:
@@ -65,21 +75,31 @@ class Request:
             "attention_loss": self.attention_loss,
             "attention_loss_weight": self.attention_loss_weight,
             "stages": self.stages,
+            "tokens": self.tokens,
             "batch_size": self.batch_size,
             "seed": self.train_seed,
         }
 
     def pictures(self, own_side: int) -> tuple[Tensor, Tensor]:
         """Returns crops (B, 3, R, R) and masks (B, 1, R, R), R the model's own side if none is
-        asked for.
+        asked for; raises PromptError if the captions are not those of as many pictures.
         """
+        self.wording.of_pictures(len(self.image))
         return square_pictures(self.image, self.mask, self.resolution or own_side)
 
-    def for_masks(self, config: TrainingConfig, masks: Tensor) -> TrainingConfig:
-        """Returns the settings as what an artist has masked changes them."""
+    @property
+    def captions(self) -> list[int]:
+        """Which of the wording's captions is that of each picture."""
+        return self.wording.of_pictures(len(self.image))
+
+    def for_pictures(self, config: TrainingConfig, masks: Tensor) -> TrainingConfig:
+        """Returns the settings as the pictures and what an artist has masked of them, masks
+        (B, 1, R, R), change them: every picture has as many views.
+        """
         masked = bool(masks.min() < 0.99)
         return replace(
             config,
+            views=len(masks) * math.ceil(config.views / len(masks)),
             masked_loss=config.masked_loss or masked,
             find_subject=config.find_subject and self.mask is None and not masked,
         )

@@ -2,7 +2,7 @@
 
 __all__ = ["Run", "learned"]
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 
 from ....sefi_core.errors import IdentityFileError
+from ....sefi_core.picture.differing import differing
 from ....sefi_core.samples import LatentPool
 from ....sefi_core.training.config import TrainingConfig
 from ....sefi_core.training.learner import Learner
 from ....sefi_core.training.loop import StepReport, train
+from ....sefi_core.training.wording import Wording
 from ..page.progress import Progress, common_stage
 from ..text.encoder import HostTextEncoder
 from .files import NOTHING_SHOWN, Outcome, RunFiles, Shown
@@ -40,7 +42,7 @@ def learned(
     Arguments:
         pictures: Crops (B, 3, R, R) and masks (B, 1, R, R).
     """
-    encoder = host.encoder(request.class_word)
+    encoder = host.encoder(request.class_word, request.wording, config.tokens)
     if host.is_several_tokens(request.class_word):
         progress.say(
             f'class_word: "{request.class_word}" is several tokens for this text encoder; '
@@ -53,14 +55,26 @@ def learned(
     shown = NOTHING_SHOWN if request.fresh else files.restore(learner, request.resume)
     if config.find_subject:
         progress.say("asking the model where it sees the subject")
-        pictures = pictures[0], subject_masks(host, encoder, *pictures, config)
+        # By the class word's own prompt, whose end sums up nothing else.
+        plain = host.encoder(request.class_word)
+        pictures = pictures[0], subject_masks(host, plain, *pictures, config)
         progress.reference(dimmed(*pictures))
     progress.say(f"encoding {config.views} views of the picture")
-    pool = host.views(*pictures, config, learner.device)
+    pool = host.views(*pictures, request.captions, config, learner.device)
     progress.choose_from(config.candidates, len(learner.left))
-    run = Run(host, encoder, learner, pool, files, shown, progress)
+    remarks = odd_ones(*pictures)
+    run = Run(host, encoder, learner, pool, files, shown, progress, request.wording, remarks)
     with running_out_told(host.again):
         return run.to_the_end(request.preview_every, request.checkpoint_every)
+
+
+def odd_ones(pictures: Tensor, masks: Tensor) -> list[str]:
+    """Returns what to say of pictures (B, 3, R, R) of which some differ from all the others."""
+    found = [str(i + 1) for i in differing(pictures, masks)]
+    if not found:
+        return []
+    which = f"picture {found[0]} has" if len(found) == 1 else f"pictures {', '.join(found)} have"
+    return [f"image: {which} other colours than all the rest; is it the same subject?"]
 
 
 def with_gradients(steps: Iterator[StepReport]) -> Iterator[StepReport]:
@@ -76,7 +90,7 @@ def with_gradients(steps: Iterator[StepReport]) -> Iterator[StepReport]:
 @dataclass
 class Run:
     """A training under way; `shown` is what it has shown so far, at first from before it was
-    stopped.
+    stopped; `remarks` are for its end.
     """
 
     host: Loaded
@@ -86,6 +100,8 @@ class Run:
     files: RunFiles
     shown: Shown
     progress: Progress
+    wording: Wording
+    remarks: Sequence[str] = ()
 
     def to_the_end(self, preview_every: int, checkpoint_every: int) -> Outcome:
         """Takes every step, or those until the artist asks to keep what is there; returns the
@@ -95,13 +111,16 @@ class Run:
         checkpoint to resume.
         """
         learner, latents = self.learner, self.pool.latents
-        together = min(learner.config.batch_size, learner.config.stages)
+        config = learner.config
+        together = min(config.batch_size, config.stages * self.encoder.count)
         backbone = self.host.backbone(self.encoder, latents, together)
         with torch.enable_grad(), measured(learner.device) as peak:
             require_gradients(backbone, self.encoder, latents[:1], self.host.numbers)
         for taken in peak:
             self.progress.say(what_memory_needs(taken, learner, self.host.again))
         self.progress.go_on(learner.losses[: learner.step], self.shown.stages, self.shown.samples)
+        if self.remarks:
+            self.progress.say(" ".join(self.remarks))
         try:
             for report in with_gradients(train(backbone, self.encoder, self.pool, learner)):
                 self.show(report, preview_every)
@@ -133,12 +152,12 @@ class Run:
         """Ends the training early with an ordinary outcome."""
         kept = self.save_checkpoint()
         notes = [f"{self.how_to_go_on}."] if kept else []
-        self.progress.finish("kept", " ".join(notes + self.what_is_alike))
+        self.progress.finish("kept", " ".join([*notes, *self.what_is_alike, *self.remarks]))
         return self.outcome()
 
     def finish(self) -> Outcome:
         """Keeps the outcome to be reused, where the folder takes it, and returns it."""
-        outcome, notes = self.outcome(), self.what_is_alike
+        outcome, notes = self.outcome(), [*self.what_is_alike, *self.remarks]
         if halvings := self.learner.guard.halvings():
             notes.append(
                 f"{halvings} of {self.learner.step} steps gave numbers that are not "
@@ -177,4 +196,5 @@ class Run:
     def preview(self) -> Tensor:
         """Samples a picture with the identity so far; returns it in 8 bits, (1, H, W, 3)."""
         identity = self.files.identity_so_far(self.learner)
-        return self.host.preview(identity, self.pool.latents, self.learner.config.seed)
+        text, seed = self.wording.lines[0], self.learner.config.seed
+        return self.host.preview(identity, text, self.pool.latents, seed)

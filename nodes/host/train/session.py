@@ -3,9 +3,9 @@
 __all__ = ["Loaded", "Session"]
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from comfy.model_patcher import ModelPatcher
@@ -13,15 +13,15 @@ from comfy.sd import CLIP, VAE
 from torch import Tensor
 
 from ....sefi_core.identity.identity import Identity
-from ....sefi_core.prompts import DEFAULT_PLACEHOLDER, training_prompt
 from ....sefi_core.samples import LatentPool
 from ....sefi_core.training.config import TrainingConfig
+from ....sefi_core.training.wording import Wording
 from ..checkpointing import recomputes
 from ..fingerprint import hash_of_tensors
 from ..noise_levels import behaviour, prediction_type, sigmas_at
 from ..text.encoder import HostTextEncoder, word_tokens
 from ..text.matching import require_match
-from ..text.slots import SlottedPrompt
+from ..text.opened import opened_prompts
 from ..unets import own_side
 from .acting import read_clip, read_model, read_tokens, read_vae
 from .backbone import HostBackbone
@@ -55,8 +55,14 @@ class Loaded:
     def device(self) -> torch.device:
         return self.model.load_device
 
-    def encoder(self, class_word: str) -> HostTextEncoder:
-        return HostTextEncoder(self.clip, class_word, self.again)
+    def encoder(
+        self, class_word: str, wording: Wording | None = None, tokens: int = 1
+    ) -> HostTextEncoder:
+        """Returns the text encoder for the prompts of a wording, or for that which is chosen for
+        the class word, with as many tokens in each placeholder.
+        """
+        texts, lines = (wording.prompts, len(wording.lines)) if wording else ((), 0)
+        return HostTextEncoder(self.clip, class_word, self.again, texts, lines, tokens)
 
     def is_several_tokens(self, word: str) -> bool:
         return any(len(tokens) > 1 for tokens in word_tokens(self.clip, word).values())
@@ -67,11 +73,18 @@ class Loaded:
         return encode_views(self.vae, self.model, pictures, masks, self.device)
 
     def views(
-        self, pictures: Tensor, masks: Tensor, config: TrainingConfig, device: torch.device
+        self,
+        pictures: Tensor,
+        masks: Tensor,
+        captions: Sequence[int],
+        config: TrainingConfig,
+        device: torch.device,
     ) -> LatentPool:
-        """Draws the training's views and encodes them."""
+        """Draws the training's views and encodes them; each picture has its caption's number."""
         self.load.release()
-        return encode_pool(self.vae, self.model, pictures, masks, config, device)
+        pool = encode_pool(self.vae, self.model, pictures, masks, config, device)
+        views = range(len(pool.latents))  # the pictures in turn
+        return replace(pool, captions=torch.tensor([captions[i % len(captions)] for i in views]))
 
     @torch.no_grad()
     def backbone(self, encoder: HostTextEncoder, latents: Tensor, batch: int = 1) -> HostBackbone:
@@ -81,7 +94,7 @@ class Loaded:
             batch: Prompts of a step.
         """
         self.load()
-        reference = encoder.reference(batch).to(self.device)
+        reference = encoder.reference(batch).to(self.device)  # (n, L, C)
         return HostBackbone(self.model, reference, latents[:1], self.numbers, encoder.pooled)
 
     def behaviour(self, encoder: HostTextEncoder) -> tuple[float, ...]:
@@ -93,17 +106,18 @@ class Loaded:
         noise = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(self.device)
         backbone = self.backbone(encoder, noise)
         sigmas = sigmas_at(backbone.sampling, torch.tensor(LEVELS, device=self.device))
-        context = encoder.reference().to(self.device).expand(len(LEVELS), -1, -1)
+        context = encoder.reference()[:1].to(self.device).expand(len(LEVELS), -1, -1)
         prompts = torch.zeros(len(LEVELS), dtype=torch.long)
         noised = noise * sigmas[:, None, None, None]
         output = backbone.run(noised, sigmas, context, {}, prompts)
         return tuple(output.flatten(1)[:, ::64].flatten().tolist())
 
-    def preview(self, identity: Identity, latents: Tensor, seed: int) -> Tensor:
-        """Samples a picture with an identity; returns it in 8 bits, (1, H, W, 3)."""
+    def preview(self, identity: Identity, text: str, latents: Tensor, seed: int) -> Tensor:
+        """Samples a prompt's picture with an identity; returns it in 8 bits, (1, H, W, 3)."""
         self.load.release()
+        models = self.model, self.clip, self.vae
         try:
-            return sample_preview(self.model, self.clip, self.vae, identity, latents[:1], seed)
+            return sample_preview(*models, identity, text, latents[:1], seed)
         finally:
             self.load()
 
@@ -133,17 +147,20 @@ class Session:
         self.again = recomputes(model.model, checkpointing)
         self.own_side = own_side(model)
 
-    def fingerprint(self, class_word: str) -> dict[str, object]:
+    def fingerprint(self, class_word: str, texts: Sequence[str], tokens: int) -> dict[str, object]:
         """Returns what of the models shapes a training, by content; "unread" only where something
         could not be read.
+
+        Raises:
+            PromptError: A training prompt of `texts` is not taken whole and plain with as many
+                `tokens` in each placeholder.
         """
-        prompt, words = training_prompt(DEFAULT_PLACEHOLDER), {DEFAULT_PLACEHOLDER: class_word}
-        tokens = SlottedPrompt.read(self.clip, prompt, words).reference
+        prompts = opened_prompts(self.clip, texts, class_word, tokens)
         sampling = copy.deepcopy(self.model.get_model_object("model_sampling")).cpu()
         parts = {
             "model": read_model(self.model),
             "clip": read_clip(self.clip),
-            "tokens": read_tokens(tokens),
+            "tokens": read_tokens(*(prompt.slotted.reference for prompt in prompts)),
             "vae": read_vae(self.vae),
         }
         unread = sorted({kind for part in parts.values() for kind in part.unread})

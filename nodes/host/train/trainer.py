@@ -13,7 +13,6 @@ from torch import Tensor
 
 from ....sefi_core.errors import SettingsError, one_line
 from ....sefi_core.identity.identity import Identity
-from ....sefi_core.prompts import TRAINING_TEMPLATE
 from ....sefi_core.training.config import PRESETS, TrainingConfig
 from ..fingerprint import hash_of_tensors
 from ..images import as_image, stored_samples
@@ -43,11 +42,11 @@ def train_identity(
     config = chosen_config(request.preset, **request.settings)
     session = Session(model, clip, vae, request.dtype, request.gradient_checkpointing)
     pictures, masks = request.pictures(session.own_side)
-    config = request.for_masks(config, masks)
+    config = request.for_pictures(config, masks)
     config = config.with_fair_selection() if request.fresh else begun_with(config, request.resume)
     with Progress(config.steps, config.stages, request.node_id, request.workflow) as progress:
         progress.reference(dimmed(pictures, masks))
-        shaped_by = what_shapes(session, config, request.class_word, pictures, masks)
+        shaped_by = what_shapes(session, config, request, pictures, masks)
         files = RunFiles(request.name, shaped_by, {"steps": config.steps})
         outcome = files.load_finished()
         if outcome is None:
@@ -75,20 +74,22 @@ def chosen_config(preset: str, **settings) -> TrainingConfig:
 
 
 def what_shapes(
-    session: Session, config: TrainingConfig, class_word: str, pictures: Tensor, masks: Tensor
+    session: Session, config: TrainingConfig, request: Request, pictures: Tensor, masks: Tensor
 ) -> dict:
     """Returns all that shapes each step of a training, by content: text, numbers and hashes."""
     settings = config.fingerprint()
     if config.attention_loss == "off":
         del settings["attention_loss_weight"]
+    vectors = settings.pop("tokens")  # files have called the text's so from the first
     return {
         **settings,
-        "class_word": class_word,
-        "prompt": TRAINING_TEMPLATE,
+        **({"vectors": vectors} if vectors > 1 else {}),
+        "class_word": request.class_word,
+        **request.wording.recorded,
         "resolution": pictures.shape[-1],
         "dtype": str(session.numbers),
         "image": hash_of_tensors([("image", pictures), ("mask", masks)]),
-        **session.fingerprint(class_word),
+        **session.fingerprint(request.class_word, request.wording.prompts, vectors),
         "arithmetic": ARITHMETIC,
     }
 
