@@ -116,6 +116,8 @@ class Method:
             "candidates": by.candidates > 1 and chosen_from,
             "attention loss": attention,
             "masked loss": by.masked_loss,
+            "velocity loss": by.velocity_loss,
+            "unseen": by.unseen,
             "stratified": "stratified" in self.study,
             "ema": by.ema,
             "views": [by.views, by.min_scale, by.max_scale],
@@ -307,8 +309,9 @@ SHORTER, LONGER = (50, 100, 200, 400), (2000, 3000)
 # moves them as 5e-3 moves CLIP's is 14 times as large. A little more than half of that is best.
 TOKEN_RATE = 4e-2
 DEFAULT = replace(PRESETS["default"], learning_rate=TOKEN_RATE)
+EPSILON = {"velocity_loss": False, "unseen": 0.0}
 # The race alone, in a frame: what was the preset before it was SeFi again.
-RACE = replace(DEFAULT, steps=480, attention_loss="off", framing=True)
+RACE = replace(DEFAULT, steps=480, attention_loss="off", framing=True, **EPSILON)
 PAPER = PRESETS["paper"]
 ALONE = TrainingConfig(steps=STEPS, learning_rate=TOKEN_RATE)  # every other row is made from it
 RACED = replace(ALONE, candidates=DEFAULT.candidates)

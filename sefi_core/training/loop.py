@@ -21,7 +21,7 @@ from ..devices import sent
 from ..losses import LossTerms, loss_terms
 from ..predict import Source, predict
 from ..protocols import Backbone, Prediction, TextEncoder
-from ..samples import LatentPool, Samples, joined
+from ..samples import LatentPool, Samples, joined, some_unseen
 from ..stages import even_edges, stage_of
 from .learner import Learner
 from .selection import eliminate, selection_samples
@@ -74,7 +74,7 @@ def train_together(
     Raises:
         TrainingError: Too many steps of one left the finite numbers.
     """
-    compared = [selection_samples(one.pool, one.learner.config) for one in subjects]
+    compared = [selection_samples(backbone, one.pool, one.learner.config) for one in subjects]
     token_masks = [one.encoder.token_mask(one.learner.config.attention_loss) for one in subjects]
     while going := [i for i, one in enumerate(subjects) if not is_done(one.learner)]:
         for i in going:
@@ -127,8 +127,11 @@ def draw_one(backbone: Backbone, subject: Subject, index: int) -> tuple[Samples,
     rows = learner.phase.rows(timesteps, rng)
     view = sent(view, pool.latents.device)
     latents, masks = (x.index_select(0, view) for x in (pool.latents, pool.masks))
-    prompts = torch.full((size,), subject.prompt)
-    return Samples(latents, masks, noise, timesteps, prompts, (index,) * size), rows
+    prompts, seen = torch.full((size,), subject.prompt), torch.ones(size)
+    samples = Samples(latents, masks, noise, timesteps, prompts, seen, (index,) * size)
+    if unseen := learner.config.unseen:
+        samples = some_unseen(samples, backbone.near_the_end(timesteps), unseen, rng)
+    return samples, rows
 
 
 def losses_of(
@@ -139,7 +142,9 @@ def losses_of(
     sizes = [config.batch_size for config in configs]
     parts = zip(prediction.split(sizes), samples.split(sizes), strict=True)
     return [
-        loss_terms(part, mask, config.attention_loss_weight, config.counted(own.masks))
+        loss_terms(
+            config.measured(part), mask, config.attention_loss_weight, config.counted(own.masks)
+        )
         for (part, own), mask, config in zip(parts, token_masks, configs, strict=True)
     ]
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from ..losses import denoising_loss
 from ..predict import Source, predict
 from ..protocols import Backbone, TextEncoder
-from ..samples import LatentPool, Samples, spread_samples
+from ..samples import LatentPool, Samples, some_unseen, spread_samples
 from .config import TrainingConfig
 from .learner import Learner
 from .phases import Selection
@@ -26,11 +26,15 @@ from .phases import Selection
 SAMPLES = 20
 
 
-def selection_samples(pool: LatentPool, config: TrainingConfig) -> Samples | None:
+def selection_samples(
+    backbone: Backbone, pool: LatentPool, config: TrainingConfig
+) -> Samples | None:
     """Returns what candidates are compared on; None if there is one alone."""
     if config.candidates == 1:
         return None
-    return spread_samples(pool, SAMPLES, config.selection_from, config.seed)
+    samples = spread_samples(pool, SAMPLES, config.selection_from, config.seed)
+    rng = torch.Generator().manual_seed(config.seed)
+    return some_unseen(samples, backbone.near_the_end(samples.timesteps), config.unseen, rng)
 
 
 def is_due(learner: Learner) -> bool:
@@ -63,7 +67,8 @@ def loss_of_candidate(
     for part in samples.split(config.batch_size):
         rows = torch.full((len(part),), row)
         prediction = predict(backbone, [source], part, rows, with_maps=False)
-        losses.append(denoising_loss(prediction, config.counted(part.masks)) * len(part))
+        loss = denoising_loss(config.measured(prediction), config.counted(part.masks))
+        losses.append(loss * len(part))
     return torch.stack(losses).sum() / len(samples)
 
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from sefi_pack.sefi_core.samples import LatentPool, joined, spread_samples
+from sefi_pack.sefi_core.samples import LatentPool, joined, some_unseen, spread_samples
 from sefi_pack.sefi_core.stages import even_edges, stage_of
 
 
@@ -37,3 +37,13 @@ def test_parts_put_together_are_the_whole(sizes):
     assert len(again) == 7 and (again.prompts == 2).all()
     for one, other in zip(again.tensors, whole.tensors, strict=True):
         assert one.equal(other)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_a_share_of_the_noisiest_samples_is_noise_alone(share):
+    pool = LatentPool(torch.zeros(1, 1, 2, 2), torch.ones(1, 1, 2, 2))
+    samples = spread_samples(pool, 1000, 0, seed=0)
+    noisiest = samples.timesteps >= 500
+    found = some_unseen(samples, noisiest, share, torch.Generator().manual_seed(0))
+    assert found.seen[~noisiest].all() and set(found.seen.tolist()) <= {0.0, 1.0}
+    assert abs((found.seen[noisiest] == 0).float().mean() - share) < 0.06
