@@ -415,6 +415,10 @@ ABLATIONS: dict[str, tuple[Method, ...]] = {
     "with a mask of the subject": tuple(
         with_mask(row) for row in MAIN if row.name in ("prospect", "raced", "race", "default")
     ),
+    "what the noisiest stage learns from": (
+        Method("noise-loss", "the loss of noise, all seen", config=replace(DEFAULT, **EPSILON)),
+        Method("all-seen", "all seen", config=replace(DEFAULT, unseen=0.0)),
+    ),
     "parts of the race alone": (
         changed("unframed", "not framed", framing=False),
         changed("unfound", "subject not found", **UNFOUND),

@@ -22,6 +22,7 @@ from ....sefi_core.devices import sent
 from ....sefi_core.maps import attend, map_keys, map_query, maps_of, most_tokens
 from ....sefi_core.protocols import Prediction
 from ....sefi_core.samples import Samples
+from ....sefi_core.stages import TIMESTEPS
 from ..noise_levels import near_the_end, nearest_timesteps, sigmas_at
 
 
@@ -46,6 +47,8 @@ class HostBackbone:
     ) -> None:
         self.model, self.dtype = model, dtype
         self.sampling = model.get_model_object("model_sampling")
+        # Read once: a step does not wait for the device.
+        self.ends = near_the_end(self.sampling, torch.arange(TIMESTEPS))
         self.conditions = {
             name: condition.to(dtype)
             for name, condition in plain_conditions(model, latent, pooled).items()
@@ -104,7 +107,7 @@ class HostBackbone:
         return nearest_timesteps(self.sampling, timesteps)
 
     def near_the_end(self, timesteps: Tensor) -> Tensor:
-        return near_the_end(self.sampling, timesteps)
+        return self.ends[timesteps]
 
     def predict(
         self, samples: Samples, keys: Tensor, values: Tensor, with_maps: bool
