@@ -116,6 +116,8 @@ class Method:
             "candidates": by.candidates > 1 and chosen_from,
             "attention loss": attention,
             "masked loss": by.masked_loss,
+            "velocity loss": by.velocity_loss,
+            "unseen": by.unseen,
             "stratified": "stratified" in self.study,
             "ema": by.ema,
             "views": [by.views, by.min_scale, by.max_scale],
@@ -308,7 +310,8 @@ SHORTER, LONGER = (50, 100, 200, 400), (2000, 3000)
 # moves them as 5e-3 moves CLIP's is 14 times as large. A little more than half of that is best.
 TOKEN_RATE = 4e-2
 DEFAULT = replace(PRESETS["default"], learning_rate=TOKEN_RATE)
-RACE = replace(DEFAULT, steps=480, attention_loss="off")
+EPSILON = {"velocity_loss": False, "unseen": 0.0}
+RACE = replace(DEFAULT, steps=480, attention_loss="off", **EPSILON)
 PAPER = PRESETS["paper"]
 ALONE = TrainingConfig(steps=STEPS, learning_rate=TOKEN_RATE)  # every other row is made from it
 RACED = replace(ALONE, candidates=DEFAULT.candidates)
@@ -411,6 +414,10 @@ ABLATIONS: dict[str, tuple[Method, ...]] = {
     ),
     "with a mask of the subject": tuple(
         with_mask(row) for row in MAIN if row.name in ("prospect", "raced", "race", "default")
+    ),
+    "what the noisiest stage learns from": (
+        Method("noise-loss", "the loss of noise, all seen", config=replace(DEFAULT, **EPSILON)),
+        Method("all-seen", "all seen", config=replace(DEFAULT, unseen=0.0)),
     ),
     "parts of the race alone": (
         changed("unfound", "subject not found", **UNFOUND),

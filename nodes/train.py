@@ -241,7 +241,8 @@ class TrainSeFiID(io.ComfyNode):
                     display_name="loss_map",
                     tooltip="The losses of every step, for Plot Loss Graph. With the preset "
                     "default the denoising loss is higher once a start is selected, from where on "
-                    "less noisy pictures are learned from too.",
+                    "less noisy pictures are learned from too, and single steps that see noise "
+                    "alone stand out.",
                 ),
                 io.Image.Output(
                     "samples",

@@ -1,9 +1,9 @@
 """What the model is asked about at once, and the encoded views that it is drawn from."""
 
-__all__ = ["LatentPool", "Samples", "joined", "spread_samples"]
+__all__ = ["LatentPool", "Samples", "joined", "some_unseen", "spread_samples"]
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import torch
@@ -45,6 +45,8 @@ class Samples:
         noise: (B, c, h, w), on the CPU like all that follows.
         timesteps: (B,), int64.
         prompts: (B,), which of the model's reference prompts each sample belongs to.
+        seen: (B,), how much of its latents is in what is denoised: 1, or 0 for noise alone, which
+            is what a sampling begins with.
         subjects: By sample, whose pairs it is denoised with.
     """
 
@@ -53,6 +55,7 @@ class Samples:
     noise: Tensor
     timesteps: Tensor
     prompts: Tensor
+    seen: Tensor
     subjects: tuple[int, ...]
 
     def __len__(self) -> int:
@@ -60,7 +63,7 @@ class Samples:
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
-        return self.latents, self.masks, self.noise, self.timesteps, self.prompts
+        return self.latents, self.masks, self.noise, self.timesteps, self.prompts, self.seen
 
     def asked_at_once(self) -> Iterator["Samples"]:
         """Yields parts that the model may be asked about at once where no gradients are kept."""
@@ -70,17 +73,17 @@ class Samples:
         """Yields parts of `sizes` samples each."""
         subjects = iter(self.subjects)
         for part in zip(*(tensor.split(sizes) for tensor in self.tensors), strict=True):
-            latents, masks, noise, timesteps, prompts = part
+            latents, masks, noise, timesteps, prompts, seen = part
             own = tuple(islice(subjects, len(latents)))
-            yield Samples(latents, masks, noise, timesteps, prompts, own)
+            yield Samples(latents, masks, noise, timesteps, prompts, seen, own)
 
 
 def joined(parts: Sequence[Samples]) -> Samples:
     """Returns samples one part after the other."""
     whole = [torch.cat(each) for each in zip(*(part.tensors for part in parts), strict=True)]
-    latents, masks, noise, timesteps, prompts = whole
+    latents, masks, noise, timesteps, prompts, seen = whole
     subjects = tuple(subject for part in parts for subject in part.subjects)
-    return Samples(latents, masks, noise, timesteps, prompts, subjects)
+    return Samples(latents, masks, noise, timesteps, prompts, seen, subjects)
 
 
 def spread_samples(
@@ -104,4 +107,18 @@ def spread_samples(
     order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
     views = views.to(pool.latents.device)
     latents, masks = pool.latents[views], pool.masks[views]
-    return Samples(latents, masks, noise, middles[order], prompts, (0,) * count)
+    seen = torch.ones(count)
+    return Samples(latents, masks, noise, middles[order], prompts, seen, (0,) * count)
+
+
+def some_unseen(
+    samples: Samples, near_the_end: Tensor, share: float, rng: torch.Generator
+) -> Samples:
+    """Returns samples of which those near the end of the noise, (B,), bool, are noise alone in a
+    share of the cases.
+
+    The strongest noise still lets the coarse of a picture through, the more the larger its latents
+    are, and what shows is not learned; a sampling begins with noise that nothing shows through.
+    """
+    hidden = near_the_end & (torch.rand(len(samples), generator=rng) < share)
+    return replace(samples, seen=samples.seen.masked_fill(hidden, 0.0))

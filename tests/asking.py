@@ -12,7 +12,8 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 def samples_of(latents, noise, timesteps):
     masks, prompts = torch.ones_like(latents[:, :1]), torch.zeros_like(timesteps)
-    return Samples(latents, masks, noise, timesteps, prompts, (0,) * len(timesteps))
+    seen, subjects = torch.ones(len(timesteps)), (0,) * len(timesteps)
+    return Samples(latents, masks, noise, timesteps, prompts, seen, subjects)
 
 
 def predicted(backbone, encoder, pairs, edges, samples, with_maps=True):

@@ -6,7 +6,14 @@ EDM- and flow-like ones 1000, under numbers of another kind. Level i of n is tim
 (i + 1) * 1000 / n - 1, which is the host's own number in the first two cases.
 """
 
-__all__ = ["behaviour", "nearest_timesteps", "prediction_type", "sigmas_at", "timesteps_of"]
+__all__ = [
+    "behaviour",
+    "near_the_end",
+    "nearest_timesteps",
+    "prediction_type",
+    "sigmas_at",
+    "timesteps_of",
+]
 
 import torch
 from comfy.model_sampling import CONST, EDM, V_PREDICTION, X0
@@ -14,6 +21,7 @@ from torch import Tensor, nn
 
 from ...sefi_core.stages import TIMESTEPS
 
+END = 2 / 3  # of the strongest noise: from there on a sampling has hardly begun
 PREDICTIONS = {EDM: "edm", V_PREDICTION: "v", X0: "x0", CONST: "flow"}
 
 
@@ -33,6 +41,11 @@ def sigmas_at(sampling: nn.Module, timesteps: Tensor) -> Tensor:
     """Returns the sigmas (B,) of the levels near timesteps (B,)."""
     levels = log_levels(sampling)
     return levels[places(sampling, timesteps).to(levels.device)].exp().to(timesteps.device)
+
+
+def near_the_end(sampling: nn.Module, timesteps: Tensor) -> Tensor:
+    """Returns whether the noise of timesteps (B,) is nearly the strongest there is, (B,), bool."""
+    return sigmas_at(sampling, timesteps) >= END * sampling.sigmas[-1].to(timesteps.device)
 
 
 def log_levels(sampling: nn.Module) -> Tensor:

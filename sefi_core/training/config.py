@@ -1,10 +1,12 @@
 """The settings of a training, and the two presets.
 
 `paper` is the paper's recipe to the letter; `default` is the paper's method (stages, K and V apart,
-attention loss), done as it measured best (docs/quality.md): the subject alone is learned; the pairs
-themselves are learned, from the class word on, and of five candidates one is where every stage
-begins; the views keep the picture's size, because a black border is learned as a part of the
-subject; and the mean of the last pairs is kept, because single steps of one sample are noisy.
+attention loss), done as it measured best (docs/quality.md): the subject alone is learned; noisy
+samples, where layout and identity form, count as much as others, and half of the noisiest show
+nothing of the picture; the pairs themselves are learned, from the class word on, and of five
+candidates one is where every stage begins; the views keep the picture's size, because a black
+border is learned as a part of the subject; and the mean of the last pairs is kept, because single
+steps of one sample are noisy.
 """
 
 __all__ = ["ATTENTION_SCOPES", "PRESETS", "RECORDED_AS", "TrainingConfig"]
@@ -14,6 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from torch import Tensor
 
 from ..errors import SettingsError, one_line
+from ..protocols import Prediction
 from .generator import KINDS
 
 # The settings of the selection, by what identity files and checkpoints call them for ever.
@@ -24,6 +27,8 @@ RECORDED_AS = {
     "lr_after_selection": "settle",
 }
 SELECTION_SHARE = 12, 25  # of a training's steps that its selection may take at most
+# Which noise is learned from and how much, and where.
+OPTIONAL = ("velocity_loss", "unseen", "find_subject")
 ATTENTION_SCOPES = ("all tokens", "prompt tokens", "placeholder only", "off")  # options 3, 2, 1
 
 
@@ -46,6 +51,10 @@ class TrainingConfig:
         views: Augmented views, encoded once.
         find_subject: Whether the mask is where the model sees the class word (subject_mask.py).
         masked_loss: Whether L_KV looks only at the pasted picture, within the subject's mask.
+        velocity_loss: Whether L_KV is that of velocity, whatever the model predicts, so that noisy
+            samples, where layout and identity form, count as much as others.
+        unseen: The share of the samples near the end of the noise that are noise alone, as a
+            sampling begins.
         ema: Decay, once it has warmed up, of the mean of the pairs that is kept as the result; 0
             keeps the last.
         candidates: How many pairs learn side by side at first, until every stage goes on from the
@@ -69,6 +78,8 @@ class TrainingConfig:
     views: int = 64
     find_subject: bool = False
     masked_loss: bool = False
+    velocity_loss: bool = False
+    unseen: float = 0.0
     ema: float = 0.995
     candidates: int = 1
     elimination_every: int = 120
@@ -86,6 +97,7 @@ class TrainingConfig:
             ("attention_loss_weight", 0.0, 1e3),
             ("min_scale", 0.01, 4.0),
             ("max_scale", self.min_scale, 4.0),
+            ("unseen", 0.0, 1.0),
             ("ema", 0.0, 0.99999),
             ("candidates", 1, 50),
             ("elimination_every", 1, 100_000),
@@ -117,19 +129,25 @@ class TrainingConfig:
         """Returns where L_KV looks: masks (B, 1, h, w), or None for everywhere."""
         return masks if self.masked_loss else None
 
+    def measured(self, prediction: Prediction) -> Prediction:
+        """Returns a prediction in the units in which L_KV is taken."""
+        return prediction.as_velocity() if self.velocity_loss else prediction
+
     def fingerprint(self) -> dict[str, object]:
         """The settings that shape each step, by the names that files have for them: two trainings
         with equal ones differ in their length alone. Inactive features are omitted, so adding one
         keeps old fingerprints.
         """
         settings = asdict(self)
-        idle = ["steps", *(() if self.find_subject else ("find_subject",))]
+        idle = ["steps", *(name for name in OPTIONAL if not settings[name])]
         idle += RECORDED_AS if self.candidates == 1 else ()
         return {RECORDED_AS.get(n, n): value for n, value in settings.items() if n not in idle}
 
 
 PRESETS = {
-    "default": TrainingConfig(find_subject=True, masked_loss=True, candidates=5),
+    "default": TrainingConfig(
+        find_subject=True, masked_loss=True, velocity_loss=True, unseen=0.5, candidates=5
+    ),
     "paper": TrainingConfig(
         attention_loss="all tokens",
         attention_loss_weight=0.003,

@@ -21,7 +21,7 @@ from ..devices import sent
 from ..losses import LossTerms, loss_terms
 from ..predict import Source, predict
 from ..protocols import Backbone, Prediction, TextEncoder
-from ..samples import LatentPool, Samples, joined
+from ..samples import LatentPool, Samples, joined, some_unseen
 from ..stages import even_edges, stage_of
 from .learner import Learner
 from .selection import eliminate, selection_samples
@@ -52,9 +52,10 @@ class Subject:
     learner: Learner
     prompt: int = 0
 
-    def compared(self) -> Samples | None:
+    def compared(self, backbone: Backbone) -> Samples | None:
         """Returns what its candidates are compared on."""
-        return selection_samples(self.pool, self.learner.config, self.prompt, self.encoder.lines)
+        config, lines = self.learner.config, self.encoder.lines
+        return selection_samples(backbone, self.pool, config, self.prompt, lines)
 
     def token_masks(self) -> Tensor:
         """Returns which tokens of each of its prompts L_attn compares, (n, L), on the CPU."""
@@ -95,7 +96,7 @@ def train_together(
     Raises:
         TrainingError: Too many steps of one left the finite numbers.
     """
-    compared = [one.compared() for one in subjects]
+    compared = [one.compared(backbone) for one in subjects]
     token_masks = [one.token_masks() for one in subjects]
     while going := [i for i, one in enumerate(subjects) if not is_done(one.learner)]:
         for i in going:
@@ -152,7 +153,10 @@ def draw_one(backbone: Backbone, subject: Subject, index: int) -> tuple[Samples,
     prompts = subject.prompt + pool.prompts(view, line, count)
     view = sent(view, pool.latents.device)
     latents, masks = (x.index_select(0, view) for x in (pool.latents, pool.masks))
-    return Samples(latents, masks, noise, timesteps, prompts, (index,) * size), rows
+    samples = Samples(latents, masks, noise, timesteps, prompts, torch.ones(size), (index,) * size)
+    if unseen := learner.config.unseen:
+        samples = some_unseen(samples, backbone.near_the_end(timesteps), unseen, rng)
+    return samples, rows
 
 
 def losses_of(
@@ -164,7 +168,7 @@ def losses_of(
     parts = zip(prediction.split(sizes), samples.split(sizes), strict=True)
     return [
         loss_terms(
-            part,
+            config.measured(part),
             one.masks_of(own, mask),
             config.attention_loss_weight,
             config.counted(own.masks),

@@ -18,7 +18,7 @@ from torch import Tensor
 from ..losses import denoising_loss
 from ..predict import Source, predict
 from ..protocols import Backbone, TextEncoder
-from ..samples import LatentPool, Samples, spread_samples
+from ..samples import LatentPool, Samples, some_unseen, spread_samples
 from .config import TrainingConfig
 from .learner import Learner
 from .phases import Selection
@@ -27,7 +27,7 @@ SAMPLES = 20
 
 
 def selection_samples(
-    pool: LatentPool, config: TrainingConfig, first: int = 0, lines: int = 1
+    backbone: Backbone, pool: LatentPool, config: TrainingConfig, first: int = 0, lines: int = 1
 ) -> Samples | None:
     """Returns what candidates are compared on; None if there is one alone.
 
@@ -36,7 +36,9 @@ def selection_samples(
     """
     if config.candidates == 1:
         return None
-    return spread_samples(pool, SAMPLES, config.selection_from, config.seed, first, lines)
+    samples = spread_samples(pool, SAMPLES, config.selection_from, config.seed, first, lines)
+    rng = torch.Generator().manual_seed(config.seed)
+    return some_unseen(samples, backbone.near_the_end(samples.timesteps), config.unseen, rng)
 
 
 def is_due(learner: Learner) -> bool:
@@ -81,7 +83,8 @@ def loss_of_candidate(
     for part in samples.asked_at_once():
         rows = torch.full((len(part),), row)
         prediction = predict(backbone, [source], part, rows, with_maps=False)
-        for found, one in zip(prediction.split([1] * len(part)), part.split(1), strict=True):
+        measured = learner.config.measured(prediction)
+        for found, one in zip(measured.split([1] * len(part)), part.split(1), strict=True):
             losses.append(denoising_loss(found, learner.config.counted(one.masks)))
     return torch.stack(losses).mean()
 

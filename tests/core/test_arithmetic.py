@@ -1,6 +1,7 @@
 """Maps, losses, contexts, generator and views against definitions written out as loops."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -93,7 +94,7 @@ def prediction_of(layers, batch=1, tokens=77):
         for i, (heads, h, w) in enumerate(layers)
     ]
     picture = torch.zeros(batch, 4, 8, 8, dtype=torch.float64)
-    return Prediction(picture, picture, maps, [(h, w) for _, h, w in layers])
+    return Prediction(picture, picture, maps, [(h, w) for _, h, w in layers], torch.ones(batch))
 
 
 def test_the_attention_loss_is_the_papers_sum_of_squares():
@@ -131,15 +132,17 @@ def test_layers_with_unlike_heads_are_compared_one_by_one():
     layers = [(4, 4, 4), (8, 4, 4)]
     each = [attention_loss(prediction_of([layers[0]]), torch.ones(77))]
     both = prediction_of(layers)
-    alone = Prediction(both.output, both.target, both.maps[1:], both.sides[1:])
+    alone = replace(both, maps=both.maps[1:], sides=both.sides[1:])
     each.append(attention_loss(alone, torch.ones(77)))
     torch.testing.assert_close(attention_loss(both, torch.ones(77)), sum(each) / 2)
 
 
 def test_the_denoising_loss_and_its_mask():
     output, target = seeded(2, 4, 8, 8), seeded(2, 4, 8, 8, seed=1)
-    prediction = Prediction(output, target, [], [])
+    prediction = Prediction(output, target, [], [], torch.tensor([1.0, 3.0]))
     torch.testing.assert_close(denoising_loss(prediction), (output - target).pow(2).mean())
+    first, second = (output - target).pow(2).mean(dim=(1, 2, 3))
+    torch.testing.assert_close(denoising_loss(prediction.as_velocity()), (first + 9 * second) / 2)
     mask = torch.zeros(2, 1, 8, 8)
     mask[:, :, :4] = 1.0
     inside = (output - target)[:, :, :4].pow(2).mean()

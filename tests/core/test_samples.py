@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from sefi_pack.sefi_core.samples import LatentPool, joined, spread_samples
+from sefi_pack.sefi_core.samples import LatentPool, joined, some_unseen, spread_samples
 from sefi_pack.sefi_core.stages import even_edges, stage_of
 
 
@@ -49,3 +49,13 @@ def test_fixed_samples_stand_in_every_line_with_their_view_s_caption(lines):
     assert (own % lines).bincount(minlength=lines).min() >= 20 // lines
     plain = spread_samples(LatentPool(latents, latents), 20, 0, 0, first=7, lines=lines)
     assert (plain.prompts - 7).lt(lines).all() and plain.noise.equal(samples.noise)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_a_share_of_the_noisiest_samples_is_noise_alone(share):
+    pool = LatentPool(torch.zeros(1, 1, 2, 2), torch.ones(1, 1, 2, 2))
+    samples = spread_samples(pool, 1000, 0, seed=0)
+    noisiest = samples.timesteps >= 500
+    found = some_unseen(samples, noisiest, share, torch.Generator().manual_seed(0))
+    assert found.seen[~noisiest].all() and set(found.seen.tolist()) <= {0.0, 1.0}
+    assert abs((found.seen[noisiest] == 0).float().mean() - share) < 0.06

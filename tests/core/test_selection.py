@@ -46,11 +46,15 @@ class Backbone:
     def nearest(self, timesteps):
         return timesteps
 
+    def near_the_end(self, timesteps):
+        return timesteps >= 930
+
     def predict(self, samples, keys, values, with_maps):
         if torch.is_grad_enabled():
             self.timesteps += samples.timesteps.tolist()
         output = (keys + values).view(len(samples), 1, 2, 4)
-        return Prediction(output, (2 * self.goal).view(1, 1, 2, 4).expand_as(output), [], [])
+        target = (2 * self.goal).view(1, 1, 2, 4).expand_as(output)
+        return Prediction(output, target, [], [], torch.ones(len(samples)))
 
 
 def learner_of(**settings):
@@ -63,7 +67,7 @@ def take(learner, steps, backbone=None):
     reports = train(backbone, Encoder(), POOL, learner)
     for _ in range(steps):
         next(reports)
-    eliminate(backbone, Encoder(), learner, selection_samples(POOL, learner.config))
+    eliminate(backbone, Encoder(), learner, selection_samples(backbone, POOL, learner.config))
     return backbone
 
 
@@ -192,9 +196,12 @@ def test_the_ranking_is_by_loss_and_what_is_no_number_comes_last(losses):
 
 
 def test_candidates_are_compared_on_their_own_timesteps_alone():
-    samples = selection_samples(POOL, TrainingConfig(candidates=5, selection_from=600))
-    assert len(samples) == 20 and samples.timesteps.min() >= 600
-    assert selection_samples(POOL, TrainingConfig()) is None
+    backbone = Backbone(WORD)
+    samples = selection_samples(backbone, POOL, TrainingConfig(candidates=5, selection_from=600))
+    assert len(samples) == 20 and samples.timesteps.min() >= 600 and samples.seen.all()
+    assert selection_samples(backbone, POOL, TrainingConfig()) is None
+    samples = selection_samples(backbone, POOL, TrainingConfig(candidates=5, unseen=1.0))
+    assert (samples.seen == 0).equal(samples.timesteps >= 930)
 
 
 @pytest.mark.parametrize("stages", [1, 2, 5, 10])
@@ -226,6 +233,7 @@ def test_a_selection_leaves_the_stages_their_share_of_a_training(steps, candidat
 
 def test_the_default_is_the_papers_method():
     default = PRESETS["default"]
+    assert default.velocity_loss and default.unseen == 0.5
     assert (default.stages, default.steps, default.attention_loss) == (5, 1000, "prompt tokens")
     assert default.with_fair_selection() == default and default.elimination_every * 4 == 480
     short = TrainingConfig(steps=200, candidates=5)

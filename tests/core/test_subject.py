@@ -50,7 +50,7 @@ class Backbone:
             layer[..., 0] += 0.8 * (1 - fine.flatten())
             layer = layer.expand(len(latents), -1, -1, -1)
             maps.append((layer, layer))
-        return Prediction(latents, latents, maps, SIDES)
+        return Prediction(latents, latents, maps, SIDES, torch.ones(len(latents)))
 
 
 def found(region, column):

@@ -661,7 +661,7 @@ class Stateful:
         (torch.add, False),
         (namedtuple("WithoutSource", "q k v o"), False),
     ],
-    ids=str,
+    ids=range(8),
 )
 def test_what_wants_k_and_v_alike_is_told_by_its_source(patch, wants):
     assert wants_equality(patch) == wants

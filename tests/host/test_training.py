@@ -1,5 +1,6 @@
 """Train SeFi ID through its own door, on the host's own classes, in inference mode."""
 
+import copy
 import gc
 import hashlib
 import json
@@ -15,6 +16,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from sefi_pack.nodes.host import folders
 from sefi_pack.nodes.host.apply.sampling import apply_identity
+from sefi_pack.nodes.host.noise_levels import near_the_end
 from sefi_pack.nodes.host.text.encoder import HostTextEncoder
 from sefi_pack.nodes.host.train import run, trainer
 from sefi_pack.nodes.host.train.backbone import HostBackbone
@@ -497,6 +499,37 @@ def test_the_target_is_what_the_hosts_sampling_denoises_to_the_picture(v_predict
     velocity = (noise - sigma * latents) / (sigma**2 + 1) ** 0.5
     expected = velocity if v_prediction else noise
     torch.testing.assert_close(prediction.target, expected, rtol=1e-3, atol=1e-3)
+    measured = prediction.as_velocity()
+    size = 1.0 if v_prediction else (sigma**2 + 1) ** 0.5
+    error = (prediction.output - prediction.target) * size
+    torch.testing.assert_close(measured.output - measured.target, error, rtol=1e-3, atol=1e-3)
+
+
+def test_what_is_unseen_is_denoised_from_noise_alone_to_the_picture():
+    model = seeded.tiny_model()
+    latents, noise = torch.randn(2, 2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    reference = torch.randn(1, 77, 64, generator=torch.Generator().manual_seed(1))
+    backbone = HostBackbone(model, reference, latents[:1], torch.float32)
+    timesteps, contexts = torch.tensor([990, 990]), reference.expand(2, -1, -1)
+
+    def asked(pictures):
+        samples = replace(samples_of(pictures, noise, timesteps), seen=torch.tensor([0.0, 1.0]))
+        return backbone.predict(samples, contexts, contexts, with_maps=False)
+
+    found, other = asked(latents), asked(latents + 1.0)
+    assert found.output[0].equal(other.output[0]) and not found.output[1].equal(other.output[1])
+    sampling = model.model.model_sampling
+    sigma = sampling.sigma(timesteps)[:1]
+    restored = sampling.calculate_denoised(sigma, found.target[:1], sigma * noise[:1])
+    torch.testing.assert_close(restored, latents[:1], rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("divisor", [1, 4, 8])
+def test_noise_is_near_its_end_at_the_same_timesteps_whatever_the_latents_size(divisor):
+    sampling = copy.deepcopy(seeded.tiny_model().model.model_sampling)
+    sampling.set_sigmas(sampling.sigmas / divisor)
+    near = near_the_end(sampling, torch.arange(1000))
+    assert near.nonzero().min() == 929 and near[929:].all()
 
 
 def test_previews_and_the_picture_itself(ask, picture):

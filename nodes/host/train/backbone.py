@@ -22,7 +22,8 @@ from ....sefi_core.devices import sent
 from ....sefi_core.maps import attend, map_keys, map_query, maps_of, most_tokens
 from ....sefi_core.protocols import Prediction
 from ....sefi_core.samples import Samples
-from ..noise_levels import nearest_timesteps, sigmas_at
+from ....sefi_core.stages import TIMESTEPS
+from ..noise_levels import near_the_end, nearest_timesteps, sigmas_at
 from ..unets import layer_of
 
 
@@ -47,6 +48,8 @@ class HostBackbone:
     ) -> None:
         self.model, self.dtype = model, dtype
         self.sampling = model.get_model_object("model_sampling")
+        # Read once: a step does not wait for the device.
+        self.ends = near_the_end(self.sampling, torch.arange(TIMESTEPS))
         self.conditions = {
             name: condition.to(dtype)
             for name, condition in plain_conditions(model, latent, pooled).items()
@@ -114,6 +117,9 @@ class HostBackbone:
     def nearest(self, timesteps: Tensor) -> Tensor:
         return nearest_timesteps(self.sampling, timesteps)
 
+    def near_the_end(self, timesteps: Tensor) -> Tensor:
+        return self.ends[timesteps]
+
     def predict(
         self, samples: Samples, keys: Tensor, values: Tensor, with_maps: bool
     ) -> Prediction:
@@ -144,24 +150,25 @@ class HostBackbone:
         prompts = sent(samples.prompts, device)
         sigma = sigmas_at(self.sampling, sent(samples.timesteps, device)).to(latents)
         noise = sent(samples.noise, device).to(latents)
-        noised = self.sampling.noise_scaling(sigma, noise, latents)
+        seen = sent(samples.seen, device).to(latents).view(-1, 1, 1, 1)
+        noised = self.sampling.noise_scaling(sigma, noise, latents * seen)
         output = self.run(noised, sigma, keys, options, prompts)
+        offset, slope = self.denoising(sigma, noised)
         return Prediction(
             output,
-            self.target(sigma, noised, latents),
+            (latents - offset) / slope,
             [maps[layer] for layer in noted],
             [self.layers[layer] for layer in noted],
+            slope[:, 0, 0, 0].abs() * (1.0 + sigma**-2).sqrt(),
         )
 
-    def target(self, sigma: Tensor, noised: Tensor, latents: Tensor) -> Tensor:
-        """Returns the output that denoises to `latents`: the noise, the velocity, whatever the
-        model predicts.
-
-        The host's denoised picture is affine in the model's output, so two evaluations invert it.
+    def denoising(self, sigma: Tensor, noised: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns offset and slope (B, c, h, w) of the affine map by which the host makes the
+        denoised picture of the model's output: the noise, the velocity, whatever it predicts.
         """
         offset = self.sampling.calculate_denoised(sigma, torch.zeros_like(noised), noised)
         slope = self.sampling.calculate_denoised(sigma, torch.ones_like(noised), noised) - offset
-        return (latents - offset) / slope
+        return offset, slope
 
 
 def own_rows(table: Tensor, prompts: Tensor) -> Tensor:

@@ -39,6 +39,7 @@ def in_words(name: str) -> str:
     """Returns what an artist calls a part of `shaped_by`."""
     names = {"seed": "train_seed", "masked_loss": "mask", "find_subject": "mask"}
     names |= dict.fromkeys(("generator", "starts", "race_from", "settle"), "preset")
+    names |= dict.fromkeys(("velocity_loss", "unseen"), "preset")
     names |= {"race_every": "steps"}  # a short training's selection is shorter
     names |= {"min_scale": "preset", "arithmetic": "version of this pack"}
     names |= {"clip_skip": "clip", "tokens": "clip", "vectors": "tokens", "views": "image"}

@@ -79,7 +79,8 @@ def compare(
         views, noise = (x.expand(len(rows), -1, -1, -1) for x in (latent, added))
         masks, timesteps = torch.ones_like(views[:, :1]), torch.full_like(rows, TIMESTEP)
         prompts, subjects = torch.zeros_like(rows), (0,) * len(rows)
-        samples = Samples(views, masks, noise, timesteps, prompts, subjects)
+        seen = torch.ones(len(rows))
+        samples = Samples(views, masks, noise, timesteps, prompts, seen, subjects)
         prediction = predict(backbone, [Source(encoder, pairs)], samples, rows, with_maps=True)
         maps = [target.flatten(1) for _, target in prediction.maps]
         return [prediction.output.flatten(1), *([torch.cat(maps, dim=1)] if maps else [])]  # (B, n)
