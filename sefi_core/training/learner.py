@@ -19,6 +19,7 @@ from .nonfinite import StepGuard
 from .phases import PerStage, Phase, Selection
 
 MOMENTS = {"exp_avg", "exp_avg_sq"}  # of Adam
+LOUDEST = 2.0**8  # about 1 + sigma^2, what velocity makes of a loss of noise at its strongest
 FUSED_DEVICES = ("cuda",)  # whose Adam skips a step by a flag on the device, which nobody waits for
 
 Generator = Callable[[Tensor, int, int, torch.Generator], nn.Module]
@@ -73,7 +74,8 @@ class Learner(nn.Module):
         self.optimizer = torch.optim.Adam(
             self.generators.parameters(), lr=config.learning_rate, fused=self.fused
         )
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=scaled)
+        louder = LOUDEST if config.velocity_loss else 1.0
+        self.scaler = torch.amp.GradScaler(self.device.type, 2.0**16 / louder, enabled=scaled)
         self.guard = StepGuard(scaled).to(self.device)
         self.step = 0
         self.register_buffer("losses", torch.zeros(config.steps, 2, device=self.device))

@@ -84,7 +84,7 @@ def test_a_saved_workflow_shows_its_finished_curve_again(opened, miniature):
     opened.wait_until_idle()
     saved = json.loads(opened.page.evaluate("JSON.stringify(app.graph.serialize())"))
     kept = next(n for n in saved["nodes"] if n["type"] == "TrainSeFiID")
-    assert len(kept["widgets_values"]) == 16  # the panel is none of them
+    assert len(kept["widgets_values"]) == 19  # the panel is none of them
     assert "/9j/" not in json.dumps(saved)  # no picture either
     # The server has never heard of these workflows: the first brings its curve in its file, the
     # second is answered by what the host remembers of the first run.

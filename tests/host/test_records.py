@@ -16,7 +16,7 @@ HEADING = {
     "conditions": "df6b495a077a",
 }
 ON = TrainingConfig(candidates=5)  # what belongs to candidates acts
-OTHER = {"attention_loss": "off", "generator": "literal", "max_scale": 2.0}
+OTHER = {"attention_loss": "off", "generator": "literal", "max_scale": 2.0, "unseen": 0.5}
 
 
 def test_a_line_is_found_again_and_the_later_of_two_counts(tmp_path):

@@ -23,10 +23,13 @@ def subject_masks(
     """
     pool = host.encode(pictures, masks)
     backbone = host.backbone(encoder, pool.latents)
-    bar, found = ProgressBar(len(pictures)), torch.empty_like(masks)
+    # None for a single one: no flash before the steps' own.
+    bar = ProgressBar(len(pictures)) if len(pictures) > 1 else None
+    found = torch.empty_like(masks)
     for i, latent in enumerate(pool.latents.split(1)):
         throw_exception_if_processing_interrupted()
         one = find_subject(backbone, encoder, latent, config.seed).to(masks)
         found[i] = F.interpolate(one, size=masks.shape[-2:])[0]
-        bar.update(1)
+        if bar is not None:
+            bar.update(1)
     return found
