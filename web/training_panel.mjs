@@ -9,7 +9,7 @@ import { filled, statusText } from './texts.mjs'
 
 const [WIDTH, HEIGHT] = [200, 80] // of a chart, in its own units
 const MOST_DRAWN = 2000 // points of a chart
-export const HEIGHTS = { empty: 40, full: 325 } // pixels
+export const HEIGHTS = { empty: 40, full: 250 } // pixels
 
 export class TrainingPanel {
   /**
