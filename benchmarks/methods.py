@@ -342,6 +342,18 @@ def with_mask(row: Method) -> Method:
     return replace(row, name=f"{row.name}-mask", config=config, masked=True)
 
 
+def with_found_mask(row: Method) -> Method:
+    """Returns a row whose subject is found first and whose loss looks at it alone, as `default`'s.
+    """
+    config = replace(row.config, masked_loss=True, find_subject=True)
+    return replace(row, name=f"{row.name}-found", config=config)
+
+
+def part(name: str, label: str, tied: bool = False, **changes: object) -> Method:
+    """Returns `default` with one part changed."""
+    return Method(f"default-{name}", label, config=replace(DEFAULT, **changes), tied=tied)
+
+
 MAIN: tuple[Method, ...] = (
     Method("name", "native name (upper bound)", "name"),
     Method("class", "class word (lower bound)", "class"),
@@ -414,6 +426,22 @@ ABLATIONS: dict[str, tuple[Method, ...]] = {
     ),
     "with a mask of the subject": tuple(
         with_mask(row) for row in MAIN if row.name in ("prospect", "raced", "race", "default")
+    ),
+    "with the subject found": tuple(
+        with_found_mask(row) for row in MAIN if row.name in ("inversion", "prospect", "custom")
+    ),
+    "parts of default": (
+        *(part(f"stages-{n}", f"stages: {n}", stages=n) for n in (1, 3, 10)),
+        part("tied", "K = V", tied=True),
+        part("attention-off", "attention loss off", attention_loss="off"),
+        part(
+            "attention-paper",
+            "attention loss #3 all tokens, lambda 0.003: the paper's",
+            attention_loss="all tokens",
+            attention_loss_weight=0.003,
+        ),
+        part("one-start", "no selection", candidates=1),
+        part("unfound", "subject not found", **UNFOUND),
     ),
     "what the noisiest stage learns from": (
         Method("noise-loss", "the loss of noise, all seen", config=replace(DEFAULT, **EPSILON)),

@@ -51,7 +51,7 @@ def folder(server):
         folder,
         "rex.safetensors",
         modelspec_title="Rex",
-        sefi_class_word="dog",
+        sefi_class_word="iguana",
         modelspec_thumbnail=f"data:image/jpeg;base64,{jpeg('peru')}",
     )
     texts = (
@@ -104,7 +104,7 @@ def test_it_shows_searches_and_picks(opened, folder):
     assert evil.locator("img").count() == 0
     assert opened.page.evaluate("window.robbed") is None
 
-    opened.page.keyboard.type("DOG sd")
+    opened.page.keyboard.type("IGUANA sd")
     assert titles(opened) == ["Rex"]
     opened.page.keyboard.press("Enter")
     opened.page.locator(".sefi-picker").wait_for(state="detached")
