@@ -343,8 +343,7 @@ def with_mask(row: Method) -> Method:
 
 
 def with_found_mask(row: Method) -> Method:
-    """Returns a row whose subject is found first and whose loss looks at it alone, as `default`'s.
-    """
+    """Returns a row whose subject is found first, and whose loss looks at it alone."""
     config = replace(row.config, masked_loss=True, find_subject=True)
     return replace(row, name=f"{row.name}-found", config=config)
 

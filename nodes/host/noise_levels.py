@@ -7,6 +7,7 @@ EDM- and flow-like ones 1000, under numbers of another kind. Level i of n is tim
 """
 
 __all__ = [
+    "alike_timestep",
     "behaviour",
     "near_the_end",
     "nearest_timesteps",
@@ -15,12 +16,16 @@ __all__ = [
     "timesteps_of",
 ]
 
+import math
+
 import torch
-from comfy.model_sampling import CONST, EDM, V_PREDICTION, X0
+from comfy.model_sampling import CONST, EDM, V_PREDICTION, X0, ModelSamplingDiscrete
 from torch import Tensor, nn
 
 from ...sefi_core.stages import TIMESTEPS
 
+STABLE, STABLE_SIDE = ModelSamplingDiscrete().sigmas, 64  # Stable Diffusion's, at 512 pixels
+LATEST = 900  # a tenth of the timesteps is left to learn from, however large the latents are
 END = 2 / 3  # of the strongest noise: from there on a sampling has hardly begun
 PREDICTIONS = {EDM: "edm", V_PREDICTION: "v", X0: "x0", CONST: "flow"}
 
@@ -46,6 +51,21 @@ def sigmas_at(sampling: nn.Module, timesteps: Tensor) -> Tensor:
 def near_the_end(sampling: nn.Module, timesteps: Tensor) -> Tensor:
     """Returns whether the noise of timesteps (B,) is nearly the strongest there is, (B,), bool."""
     return sigmas_at(sampling, timesteps) >= END * sampling.sigmas[-1].to(timesteps.device)
+
+
+def alike_timestep(sampling: nn.Module, timestep: int, side: int) -> int:
+    """Returns the timestep that hides as much of latents (side, side) as `timestep` of Stable
+    Diffusion at 512 pixels hides there.
+
+    What covers a part of the picture covers more latents of a larger one, and their mean has less
+    of the noise, by the side (arXiv 2301.10972, 2403.03206 Sec. 5.3.2).
+    """
+    one = torch.ones(len(sampling.sigmas), 1, device=sampling.sigmas.device)
+    noise = sampling.noise_scaling(sampling.sigmas, one, 0.0 * one)
+    picture = sampling.noise_scaling(sampling.sigmas, 0.0 * one, one)
+    asked = math.log(STABLE[timestep] * side / STABLE_SIDE)
+    place = ((noise / picture)[:, 0].log() - asked).abs().argmin()
+    return min(int(timesteps_at(sampling, place)), LATEST)
 
 
 def log_levels(sampling: nn.Module) -> Tensor:

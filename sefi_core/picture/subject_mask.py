@@ -4,7 +4,7 @@ The maps of Fig. 1, of the reference prompt: the attention to the class word and
 end, which sums it up. What is not the subject is then not learned as if it were.
 """
 
-__all__ = ["find_subject"]
+__all__ = ["LOW", "find_subject"]
 
 from collections.abc import Iterator
 
@@ -17,19 +17,24 @@ from ..protocols import Backbone, Prediction, TextEncoder
 from ..samples import LatentPool, Samples, spread_samples
 
 LOOKS = 20
-LOW = 400  # nearer to the clean picture a map follows edges rather than meanings
+LOW = 400  # of Stable Diffusion at 512 pixels: below, a map follows edges rather than meanings
 CONTRAST = 1.2  # times as much attention within as without, or there is nothing to tell apart
 LEAST = 0.05  # of the picture: what is smaller is a peak of the attention rather than a subject
 
 
 @torch.no_grad()
-def find_subject(backbone: Backbone, encoder: TextEncoder, latent: Tensor, seed: int) -> Tensor:
+def find_subject(
+    backbone: Backbone, encoder: TextEncoder, latent: Tensor, seed: int, low: int = LOW
+) -> Tensor:
     """Returns the mask (1, 1, 32, 32) of a latent (1, c, h, w), ones and zeros on the CPU; all
     ones where the model sees it everywhere alike, or next to nowhere.
+
+    Arguments:
+        low: The timestep from which on the model is asked.
     """
     columns = subject_columns(encoder).to(latent.device)
     heat = latent.new_zeros(1, 1, MAP_SIDE, MAP_SIDE)
-    looks = spread_samples(LatentPool(latent, torch.ones_like(latent[:, :1])), LOOKS, LOW, seed)
+    looks = spread_samples(LatentPool(latent, torch.ones_like(latent[:, :1])), LOOKS, low, seed)
     for found in seen_by_class_word(backbone, encoder, looks):
         for (_, maps), side in zip(found.maps, found.sides, strict=True):
             both = maps[..., columns].sum(dim=-1, keepdim=True)

@@ -60,7 +60,8 @@ class TrainingConfig:
         candidates: How many pairs learn side by side at first, until every stage goes on from the
             best (selection.py); with 1 every stage begins at the class word.
         elimination_every: Steps until the worst candidate is eliminated.
-        selection_from: The timestep from which on candidates train.
+        selection_from: The timestep from which on candidates train; a preset's is that of Stable
+            Diffusion at 512 pixels.
         lr_after_selection: The learning rate after the selection, as a share of the one before.
     """
 

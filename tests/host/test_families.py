@@ -19,10 +19,12 @@ from sefi_pack.nodes.host.text.encoder import HostTextEncoder
 from sefi_pack.nodes.host.text.matching import require_match
 from sefi_pack.nodes.host.train import borrowing, pictures
 from sefi_pack.nodes.host.train.backbone import compared_layers
+from sefi_pack.nodes.host.train.session import Session
 from sefi_pack.nodes.host.unets import own_side
 from sefi_pack.sefi_core import losses as core_losses
 from sefi_pack.sefi_core.identity.file_format import load_identity, save_identity
 from sefi_pack.sefi_core.prompts import training_prompt
+from sefi_pack.sefi_core.training.config import PRESETS
 
 import nodes
 
@@ -169,6 +171,15 @@ def test_sizes():
         "SD 2.x unCLIP": 768, "SD 1.x pix2pix": 512, "SDXL pix2pix": 1024,
     }  # fmt: skip
     assert own_side(seeded.tiny_model(v_prediction=True)) == 512
+
+
+@pytest.mark.parametrize(
+    ("name", "timestep"), [("SD 1.x", 600), ("SD 2.x v", 707), ("SDXL", 775)], scope="module"
+)
+def test_a_start_is_selected_at_the_same_noise_of_the_picture(name, timestep, model, clip, vae):
+    session = Session(model, clip, vae)
+    config = session.for_latents(PRESETS["default"], session.own_side)
+    assert config.selection_from == timestep
 
 
 def layers_of(blocks, side):

@@ -9,8 +9,11 @@ import pytest
 import seeded
 import torch
 from asking import samples_of
+from sefi_pack.benchmarks.world.model import base_model
 from sefi_pack.nodes.host.apply.sampling import apply_identity
 from sefi_pack.nodes.host.noise_levels import (
+    LATEST,
+    alike_timestep,
     nearest_timesteps,
     prediction_type,
     sigmas_at,
@@ -194,3 +197,35 @@ def test_neutral_is_plain_under_a_patch_in_every_family(name, model, clip, neutr
         )
     )
     assert torch.equal(applied, plain)
+
+
+def noise_of_parts(sampling, timestep, side):
+    """How large the noise is beside an eighth of a picture's side, in latents (side, side)."""
+    noise = torch.randn(64, 4, side, side, generator=torch.Generator().manual_seed(0))
+    latent = torch.ones_like(noise)
+    sigma = sigmas_at(sampling, torch.tensor([timestep])).expand(len(noise))
+    part = side // 8
+    means = torch.nn.functional.avg_pool2d(
+        sampling.noise_scaling(sigma, noise, latent), part, stride=part
+    )
+    return means.std() / means.mean()
+
+
+@pytest.mark.parametrize("timestep", [400, 600])
+def test_a_larger_picture_is_hidden_as_much_at_a_later_timestep(timestep):
+    """The same content is learned from and looked at, however large the training's pictures are."""
+    sampling = base_model(1).model_sampling
+    assert alike_timestep(sampling, timestep, 64) == timestep
+    hidden = noise_of_parts(sampling, timestep, 64)
+    found = {side: alike_timestep(sampling, timestep, side) for side in (32, 64, 128)}
+    assert found[32] < timestep - 100 and found[128] > timestep + 100
+    for side, later in found.items():
+        torch.testing.assert_close(
+            noise_of_parts(sampling, later, side), hidden, rtol=0.02, atol=0.0
+        )
+
+
+def test_whatever_the_sampling_there_are_timesteps_left_to_learn_from(patched):
+    sampling = patched.get_model_object("model_sampling")
+    found = [alike_timestep(sampling, 600, side) for side in (8, 64, 128, 512)]
+    assert found == sorted(found) and 0 <= found[0] < found[1] and found[-1] <= LATEST

@@ -8,6 +8,7 @@ from sefi_pack.benchmarks.world.files import MINIATURE, SCALES, own_file, read
 from sefi_pack.benchmarks.world.load import load
 from sefi_pack.benchmarks.world.model import base_model
 from sefi_pack.benchmarks.world.subjects import KINDS, named
+from sefi_pack.nodes.host.noise_levels import alike_timestep
 from torch.nn.functional import avg_pool2d
 
 SIDE, CHANNELS = 16, 16
@@ -84,3 +85,9 @@ def test_a_file_says_its_own_schedule(scale):
     model, *_ = load(own_file(scale))
     expected = base_model(scale).model_sampling.sigmas
     assert torch.equal(model.model.model_sampling.sigmas, expected)
+
+
+@pytest.mark.parametrize(("scale", "timestep"), [(4, 600), (8, 775)])
+def test_a_start_is_selected_where_stable_diffusion_would(scale, timestep):
+    """At s = 4 its latents are a quarter as wide, and so are its noise levels."""
+    assert alike_timestep(base_model(scale).model_sampling, 600, 16) == timestep

@@ -8,8 +8,9 @@ from comfy.utils import ProgressBar
 from torch import Tensor
 from torch.nn import functional as F
 
-from ....sefi_core.picture.subject_mask import find_subject
+from ....sefi_core.picture.subject_mask import LOW, find_subject
 from ....sefi_core.training.config import TrainingConfig
+from ..noise_levels import alike_timestep
 from ..text.encoder import HostTextEncoder
 from .session import Loaded
 
@@ -23,12 +24,13 @@ def subject_masks(
     """
     pool = host.encode(pictures, masks)
     backbone = host.backbone(encoder, pool.latents)
+    low = alike_timestep(backbone.sampling, LOW, pool.latents.shape[-1])
     # None for a single one: no flash before the steps' own.
     bar = ProgressBar(len(pictures)) if len(pictures) > 1 else None
     found = torch.empty_like(masks)
     for i, latent in enumerate(pool.latents.split(1)):
         throw_exception_if_processing_interrupted()
-        one = find_subject(backbone, encoder, latent, config.seed).to(masks)
+        one = find_subject(backbone, encoder, latent, config.seed, low).to(masks)
         found[i] = F.interpolate(one, size=masks.shape[-2:])[0]
         if bar is not None:
             bar.update(1)

@@ -18,7 +18,7 @@ from ....sefi_core.training.config import TrainingConfig
 from ....sefi_core.training.wording import Wording
 from ..checkpointing import recomputes
 from ..fingerprint import hash_of_tensors
-from ..noise_levels import behaviour, prediction_type, sigmas_at
+from ..noise_levels import alike_timestep, behaviour, prediction_type, sigmas_at
 from ..text.encoder import HostTextEncoder, word_tokens
 from ..text.matching import require_match
 from ..text.opened import opened_prompts
@@ -146,6 +146,15 @@ class Session:
         self.numbers = compute_dtype(model, dtype)
         self.again = recomputes(model.model, checkpointing)
         self.own_side = own_side(model)
+
+    def for_latents(self, config: TrainingConfig, side: int) -> TrainingConfig:
+        """Returns the settings for pictures (side, side): candidates train where the noise hides as
+        much of them as `selection_from` says of Stable Diffusion at 512 pixels.
+        """
+        sampling = self.model.get_model_object("model_sampling")
+        latents = side // self.vae.spacial_compression_encode()
+        start = alike_timestep(sampling, config.selection_from, latents)
+        return replace(config, selection_from=start)
 
     def fingerprint(self, class_word: str, texts: Sequence[str], tokens: int) -> dict[str, object]:
         """Returns what of the models shapes a training, by content; "unread" only where something

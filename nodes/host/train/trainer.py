@@ -43,6 +43,7 @@ def train_identity(
     session = Session(model, clip, vae, request.dtype, request.gradient_checkpointing)
     pictures, masks = request.pictures(session.own_side)
     config = request.for_pictures(config, masks)
+    config = session.for_latents(config, pictures.shape[-1])
     config = config.with_fair_selection() if request.fresh else begun_with(config, request.resume)
     with Progress(config.steps, config.stages, request.node_id, request.workflow) as progress:
         progress.reference(dimmed(pictures, masks))
