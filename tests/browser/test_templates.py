@@ -1,6 +1,7 @@
 """Every example workflow, opened from the template browser and run as it is, only smaller.
 
-Two ask for a checkpoint that is not here, and the host says so.
+Two ask for a checkpoint that is not here, and the host says so. One is another with other words: it
+is opened alone.
 """
 
 import json
@@ -14,6 +15,7 @@ from sefi_pack.sefi_core.identity.identity import Identity
 WORKFLOWS = ROOT / "workflows"
 NAMES = sorted(path.stem for path in WORKFLOWS.glob("*.json"))
 WITHOUT_CHECKPOINT = ["sdxl", "sdxl_tags"]
+OPENED_ALONE = ["pet_or_thing"]  # train_and_apply in a dog's words
 SMALL = {
     "TrainSeFiID": {"steps": 2, "resolution": 64, "preview_every": 0, "checkpoint_every": 0},
     "EmptyLatentImage": {"width": 64, "height": 64, "batch_size": 1},
@@ -72,6 +74,8 @@ def covered(opened):
 def test_a_template_opens_and_runs(opened, name):
     open_template(opened, name)
     assert covered(opened) == []
+    if name in OPENED_ALONE:
+        return
     status = opened.run_to_the_end()["status"]
     assert status["status_str"] == "success", status
     if name.startswith("train"):

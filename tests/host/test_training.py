@@ -187,13 +187,13 @@ def test_another_checkpoint_trains_anew(ask):
     assert not torch.equal(pairs_of(first), pairs_of(ask(clip=seeded.tiny_clip(seed=9))))
 
 
-def test_fifty_and_fifty_steps_are_a_hundred(ask, output, monkeypatch):
-    settings = {"steps": 100, "preview_every": 40}
+def test_ten_and_ten_steps_are_twenty(ask, output, monkeypatch):
+    settings = {"steps": 20, "preview_every": 8}
     whole = ask(**settings)
     for file in (output / "finished").iterdir():
         file.unlink()
     with monkeypatch.context() as patched:
-        interrupt_at(patched, 50)
+        interrupt_at(patched, 10)
         with pytest.raises(mm.InterruptProcessingException):
             ask(**settings)
     (name,) = folders.checkpoint_names()[1:]
@@ -342,9 +342,9 @@ def test_memory_does_not_grow(ask, output):
         gc.collect()
         return psutil.Process().memory_info().rss
 
-    for seed in range(4):
+    for seed in range(3):
         first = train_and_forget(seed)
-    last = [train_and_forget(4 + seed) for seed in range(10)][-1]
+    last = [train_and_forget(3 + seed) for seed in range(5)][-1]
     assert last - first < 25e6
 
 
