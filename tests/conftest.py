@@ -3,6 +3,7 @@
 Its root never goes on sys.path, where its `nodes` would hide the host's module of that name.
 """
 
+import gc
 import os
 import sys
 import types
@@ -23,3 +24,11 @@ settings.load_profile("patient")
 pack = types.ModuleType("sefi_pack")
 pack.__path__ = [str(ROOT)]
 sys.modules["sefi_pack"] = pack
+
+
+def pytest_collection_finish():
+    """What is there by now stays. The host collects garbage whenever a model's clone is gone, and
+    would look at all that the tests have imported each time.
+    """
+    gc.collect()
+    gc.freeze()
