@@ -12,6 +12,7 @@ from pathlib import Path
 # Before torch comes: its threads wait without burning the processors that others need.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
+import pytest
 from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -26,9 +27,10 @@ pack.__path__ = [str(ROOT)]
 sys.modules["sefi_pack"] = pack
 
 
-def pytest_collection_finish():
-    """What is there by now stays. The host collects garbage whenever a model's clone is gone, and
-    would look at all that the tests have imported each time.
+@pytest.fixture(scope="module", autouse=True)
+def what_is_there_stays():
+    """The host collects garbage whenever a model's clone is gone, and would look at all that tests
+    have imported and made so far each time.
     """
     gc.collect()
     gc.freeze()
