@@ -22,6 +22,7 @@ def augmented_views(
     count: int,
     scales: tuple[float, float],
     generator: torch.Generator,
+    first: int = 0,
 ) -> tuple[Tensor, Tensor]:
     """Draws `count` views, the pictures in turn.
 
@@ -29,13 +30,14 @@ def augmented_views(
         pictures: Square pictures in [0, 1], (B, 3, R, R), float32.
         masks: What is the subject, in [0, 1], (B, 1, R, R).
         scales: The smallest and the largest side of the picture, as a share of the canvas.
+        first: How many views were drawn before: they may be drawn in parts.
 
     Returns:
         Views (count, 3, R, R) in [0, 1] and their masks (count, 1, R, R).
     """
     views = [
         one_view(pictures[i % len(pictures)], masks[i % len(masks)], scales, generator)
-        for i in range(count)
+        for i in range(first, first + count)
     ]
     return torch.stack([view for view, _ in views]), torch.stack([mask for _, mask in views])
 

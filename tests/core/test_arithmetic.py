@@ -276,6 +276,15 @@ def test_views_above_full_size_show_a_part_and_no_border():
     assert views.min() > 0.5
 
 
+def test_views_may_be_drawn_in_parts():
+    pictures, masks = torch.rand(3, 3, 32, 32), torch.rand(3, 1, 32, 32)
+    one, other = (torch.Generator().manual_seed(0) for _ in range(2))
+    whole = augmented_views(pictures, masks, 7, (0.5, 2.0), one)
+    parts = [augmented_views(pictures, masks, n, (0.5, 2.0), other, i) for i, n in ((0, 2), (2, 5))]
+    for all_views, some in zip(whole, zip(*parts, strict=True), strict=True):
+        assert torch.equal(all_views, torch.cat(some))
+
+
 def test_a_mask_flips_with_its_picture():
     picture = torch.zeros(1, 3, 64, 64)
     picture[..., :32] = 1.0

@@ -6,8 +6,13 @@ import comfy.model_management as mm
 import comfy.utils
 import pytest
 import torch
-from sefi_pack.nodes.host.train.pictures import encode_views, square_pictures
+from sefi_pack.nodes.host.train.pictures import (
+    encode_pool,
+    encode_views,
+    square_pictures,
+)
 from sefi_pack.sefi_core.errors import PictureError
+from sefi_pack.sefi_core.training.config import TrainingConfig
 
 SIDE, MANY = 512, 8
 
@@ -22,8 +27,10 @@ def bar(monkeypatch):
 
 
 def encoded(vae, model, count):
+    """Encodes a view of each picture, as a training does."""
     pictures, masks = square_pictures(torch.rand(count, SIDE, SIDE, 3), None, SIDE)
-    return encode_views(vae, model, pictures, masks, torch.device("cpu"))
+    config = TrainingConfig(views=count)
+    return encode_pool(vae, model, pictures, masks, config, torch.device("cpu"))
 
 
 def peak():

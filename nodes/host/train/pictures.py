@@ -12,6 +12,8 @@ __all__ = [
     "square_pictures",
 ]
 
+from collections.abc import Iterable
+
 import torch
 from comfy.model_management import throw_exception_if_processing_interrupted
 from comfy.model_patcher import ModelPatcher
@@ -140,35 +142,55 @@ def encode_pool(
 ) -> LatentPool:
     """Draws the training's views and encodes them once."""
     generator = torch.Generator().manual_seed(config.seed)
-    scales = (config.min_scale, config.max_scale)
-    views, view_masks = augmented_views(pictures, masks, config.views, scales, generator)
-    return encode_views(vae, model, views, view_masks, device)
+    scales, few = (config.min_scale, config.max_scale), at_once(pictures)
+    parts = (
+        augmented_views(pictures, masks, min(few, config.views - i), scales, generator, first=i)
+        for i in range(0, config.views, few)
+    )
+    return encode_parts(vae, model, parts, config.views, device)
 
 
-@torch.inference_mode()
 def encode_views(
     vae: VAE, model: ModelPatcher, views: Tensor, masks: Tensor, device: torch.device
 ) -> LatentPool:
-    """Encodes views (n, 3, R, R); masks are (n, 1, R, R). A few at a time, so that memory does not
-    grow with their number, with a bar, and stopped when the artist stops.
+    """Encodes views (n, 3, R, R); masks are (n, 1, R, R)."""
+    few = at_once(views)
+    parts = zip(views.split(few), masks.split(few), strict=True)
+    return encode_parts(vae, model, parts, len(views), device)
+
+
+def at_once(views: Tensor) -> int:
+    """Returns how many views (n, 3, R, R) are encoded at once."""
+    return max(1, PIXELS_AT_ONCE // views[0, 0].numel())
+
+
+@torch.inference_mode()
+def encode_parts(
+    vae: VAE,
+    model: ModelPatcher,
+    parts: Iterable[tuple[Tensor, Tensor]],
+    count: int,
+    device: torch.device,
+) -> LatentPool:
+    """Encodes `count` views that come a few at a time, so that memory does not grow with their
+    number, with a bar, and stopped when the artist stops.
 
     Raises:
         PictureError: The VAE is not the model's, or makes numbers that are not finite.
     """
-    few = max(1, PIXELS_AT_ONCE // views[0, 0].numel())
-    bar = ProgressBar(len(views)) if len(views) > few else None  # no flash before the steps' own
-    latents = []
-    for part in views.split(few):
+    bar, latents, small = None, [], []
+    for views, masks in parts:
         throw_exception_if_processing_interrupted()
-        encoded = vae.encode(part.movedim(1, -1))
+        if len(views) < count and bar is None:  # no flash before the steps' own
+            bar = ProgressBar(count)
+        encoded = vae.encode(views.movedim(1, -1))
         require_latents(encoded, model.model.latent_format.latent_channels)
         latents.append(model.model.process_latent_in(encoded.float()).to(device))
+        small.append(F.interpolate(masks, size=encoded.shape[-2:], mode="area").to(device))
         if bar is not None:
-            bar.update(len(part))
-    found = torch.cat(latents)
-    small = F.interpolate(masks, size=found.shape[-2:], mode="area").to(device)
+            bar.update(len(views))
     with torch.inference_mode(False):
-        return LatentPool(found.clone(), small.clone())
+        return LatentPool(torch.cat(latents), torch.cat(small))
 
 
 def require_latents(latents: Tensor, channels: int) -> None:
