@@ -7,6 +7,7 @@ import json
 from dataclasses import replace
 
 import comfy.model_management as mm
+import comfy.sd
 import psutil
 import pytest
 import seeded
@@ -357,6 +358,28 @@ def test_a_lora_on_the_model_is_trained_with(ask, model):
     assert not torch.equal(pairs_of(ask()), pairs_of(ask(model=with_lora)))
     mm.load_models_gpu([model])
     assert torch.equal(model.model.get_parameter(key), weight)
+
+
+def test_a_bypass_lora_on_the_model_is_trained_with(ask, model, clip):
+    """Its matrices were made in inference mode, as a node's are, and stay what they are."""
+    if not hasattr(comfy.sd, "load_bypass_lora_for_models"):
+        pytest.skip("this host has no bypass LoRAs")
+    base = "diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k"
+    rows, columns = model.model.get_parameter(f"{base}.weight").shape
+    up, down = torch.ones(rows, 2), torch.full((2, columns), 0.02)
+    tensors = {f"{base}.lora_up.weight": up, f"{base}.lora_down.weight": down}
+    changed, _ = comfy.sd.load_bypass_lora_for_models(model, None, tensors, 1.0, 0.0)
+
+    def picture():
+        (positive,) = nodes.CLIPTextEncode().encode(clip, "a dog")
+        latent = nodes.EmptyLatentImage().generate(64, 64, 1)[0]
+        given = "euler", "normal", positive, positive, latent
+        return nodes.KSampler().sample(changed, 1, 2, 5.0, *given)[0]["samples"]
+
+    before, plain, first = picture(), ask(), ask(model=changed)
+    assert not torch.equal(pairs_of(plain), pairs_of(first))
+    assert "Finished before" in ask(model=changed)[3]["sefi_training"][0]["note"]
+    assert torch.equal(picture(), before)
 
 
 def test_the_training_lowers_the_loss_on_a_fixed_probe(model, clip, vae, picture, output, ask):

@@ -16,7 +16,16 @@ from comfy.model_patcher import ModelPatcher
 from ....sefi_core.errors import SettingsError, one_line
 from ..checkpointing import recomputes, recomputing
 from .standing import forget
-from .weights import Swap, cast_weights, compute_quantised, freeze, thaw
+from .weights import (
+    Hung,
+    Swap,
+    cast_weights,
+    compute_quantised,
+    freeze,
+    freeze_adapters,
+    thaw,
+    thaw_adapters,
+)
 
 EVERYTHING = 1e20  # bytes: makes the host unload all other models
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -58,6 +67,7 @@ class Hold:
         self.model, self.encoder, self.dtype, self.cast = model, encoder, dtype, cast
         self.mode = torch.is_inference_mode_enabled()
         self.swapped: list[Swap] = []
+        self.hung: list[Hung] = []
 
     def __call__(self) -> None:
         """Loads, freezes and casts, for steps."""
@@ -74,11 +84,13 @@ class Hold:
             mm.load_models_gpu(both, memory_required=EVERYTHING, force_full_load=True)
         for patcher in both:
             self.swapped += freeze(patcher.model)
+            self.hung += freeze_adapters(patcher.model)
         self.swapped += compute_quantised(self.model.model.diffusion_model, self.dtype)
 
     def release(self) -> None:
         """Gives the weights back, wherever they are by now."""
         thaw(self.swapped)
+        thaw_adapters(self.hung)
 
 
 @contextmanager

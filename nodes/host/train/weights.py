@@ -6,7 +6,17 @@ dtype than it stores, it casts each weight for each operation, and autograd keep
 the weights are cast once, for as long as steps are taken.
 """
 
-__all__ = ["Swap", "cast_weights", "compute_quantised", "freeze", "is_tainted", "thaw"]
+__all__ = [
+    "Hung",
+    "Swap",
+    "cast_weights",
+    "compute_quantised",
+    "freeze",
+    "freeze_adapters",
+    "is_tainted",
+    "thaw",
+    "thaw_adapters",
+]
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +24,8 @@ from torch import Tensor, nn
 PLAIN = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 Swap = tuple[dict, str, Tensor, bool, Tensor | None]
 """(slots, name, former tensor, its gradient flag, the copy in its place if there is one)."""
+Hung = tuple[object, tuple, tuple]
+"""(adapter, its former weights, those in their place)."""
 
 
 def freeze(module: nn.Module) -> list[Swap]:
@@ -79,6 +91,33 @@ def thaw(changed: list[Swap]) -> None:
             slots[name] = like(former, former.to(now.device))
         elif now.device == former.device and same_storage(now, former):
             slots[name] = former
+    changed.clear()
+
+
+def freeze_adapters(module: nn.Module) -> list[Hung]:
+    """Makes the weights ordinary of adapters that stand before a module's forward (bypass LoRAs);
+    returns what it changed.
+    """
+    changed = []
+    for part in module.modules():
+        adapter = getattr(getattr(part.forward, "__self__", None), "adapter", None)
+        former = getattr(adapter, "weights", None)
+        if isinstance(former, tuple) and any(map(is_tainted_tensor, former)):
+            plain = tuple(alias(w) if is_tainted_tensor(w) else w for w in former)
+            adapter.weights = plain
+            changed.append((adapter, former, plain))
+    return changed
+
+
+def is_tainted_tensor(value: object) -> bool:
+    return isinstance(value, Tensor) and is_tainted(value)
+
+
+def thaw_adapters(changed: list[Hung]) -> None:
+    """Undoes `freeze_adapters`; weights that the host has moved since keep their new place."""
+    for adapter, former, plain in changed:
+        if adapter.weights is plain:  # type: ignore[attr-defined]
+            adapter.weights = former  # type: ignore[attr-defined]
     changed.clear()
 
 
