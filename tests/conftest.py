@@ -3,7 +3,6 @@
 Its root never goes on sys.path, where its `nodes` would hide the host's module of that name.
 """
 
-import gc
 import os
 import sys
 import types
@@ -12,7 +11,6 @@ from pathlib import Path
 # Before torch comes: its threads wait without burning the processors that others need.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-import pytest
 from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -25,12 +23,3 @@ settings.load_profile("patient")
 pack = types.ModuleType("sefi_pack")
 pack.__path__ = [str(ROOT)]
 sys.modules["sefi_pack"] = pack
-
-
-@pytest.fixture(scope="module", autouse=True)
-def what_is_there_stays():
-    """The host collects garbage whenever a model's clone is gone, and would look at all that tests
-    have imported and made so far each time.
-    """
-    gc.collect()
-    gc.freeze()

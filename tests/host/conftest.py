@@ -1,5 +1,6 @@
 """The genuine host in this process, and small models of its own classes."""
 
+import gc
 import os
 import sys
 import tempfile
@@ -33,7 +34,13 @@ from sefi_pack.sefi_core.training import selection
 
 @pytest.fixture(autouse=True)
 def as_the_executor():
-    """The executor runs every node in inference mode."""
+    """The executor runs every node in inference mode.
+
+    What is there by now stays: the host collects garbage whenever a model's clone is gone, and
+    would look each time at all that the tests have imported and made.
+    """
+    gc.collect()
+    gc.freeze()
     with torch.inference_mode():
         yield
 
