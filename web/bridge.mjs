@@ -32,9 +32,16 @@ export function addPanel(node, name, element, height) {
   }
 }
 
+/** Whether the wheel scrolls what is below it: a grid with more people than it shows. */
+const scrolls = ({ target }) => {
+  const grid = target.closest('.sefi-people')
+  return grid !== null && grid.scrollHeight > grid.clientHeight
+}
+
 /** The wheel and the middle button go on moving the canvas, as over any other part of a node. */
 function passToCanvas(event) {
   if (event.type === 'wheel') {
+    if (scrolls(event)) return event.stopPropagation()
     event.preventDefault()
     app.canvas.processMouseWheel(event)
   } else if (event.type === 'pointermove') {
@@ -105,11 +112,12 @@ export const trainings = () =>
 /** The host's id of this tab, which stays when it is loaded again. */
 const clientId = () => api.clientId ?? api.initialClientId ?? window.name ?? ''
 
-/** The address of what a training learns ("reference") or of its latest "preview"; another one for
- * each that is shown. */
-export const pictureAddress = (training, of) => {
-  const { prompt, node, [of]: number } = training
-  return api.apiURL(`/sefi/picture?${query({ prompt, node, of, number })}`)
+/** The address of what a training learns ("reference") or of its latest "preview", or of those of
+ * one person of a cast; another one for each that is shown. */
+export const pictureAddress = ({ prompt, node, ...training }, of, person = null) => {
+  const { [of]: number } = person ?? training
+  const whose = person ? { person: person.index } : {}
+  return api.apiURL(`/sefi/picture?${query({ prompt, node, of, number, ...whose })}`)
 }
 
 /** Asks to end a training early and keep it; tells whether it was running. */

@@ -7,11 +7,12 @@ import { element } from './dom.mjs'
 import * as nodes from './nodes.mjs'
 import { Picker } from './picker.mjs'
 import { translated } from './texts.mjs'
-import { HEIGHTS, TrainingPanel } from './training_panel.mjs'
+import { TrainingPanel } from './training_panel.mjs'
 
 const [LINE, SIGNS] = [15, 52] // pixels of a line, signs that fit into one
 const KEEPSAKE = 'sefi_training' // the property of a node that goes into the workflow
 
+const TRAINING = ['TrainSeFiID', 'TrainSeFiCast']
 const SAVING = ['SaveSeFiEmbedding', 'ExportSeFiAsTextualInversion']
 const SPEAKING = [...SAVING, 'ApplySeFiConditioning']
 
@@ -30,7 +31,7 @@ app.registerExtension({
     texts = await bridge.loadTexts()
   },
   nodeCreated(node) {
-    if (node.comfyClass === 'TrainSeFiID') addTrainingPanel(node)
+    if (TRAINING.includes(node.comfyClass)) addTrainingPanel(node)
     if (node.comfyClass === 'LoadSeFiEmbedding') addPicker(node)
     if (SAVING.includes(node.comfyClass)) nodes.replaceInText(node, 'filename_prefix', app)
     if (SPEAKING.includes(node.comfyClass)) addLine(node)
@@ -45,8 +46,7 @@ function addTrainingPanel(node) {
     keep: bridge.keep,
     missed: refresh
   })
-  const height = () => (panel.full ? HEIGHTS.full : HEIGHTS.empty)
-  bridge.addPanel(node, KEEPSAKE, panel.root, height)
+  bridge.addPanel(node, KEEPSAKE, panel.root, () => panel.height)
   nodes.keepFromCopies(node, KEEPSAKE)
   panels.set(node, panel)
   nodes.whenRemoved(node, () => {

@@ -1,20 +1,17 @@
-// The panel of Train SeFi ID: the losses, how long it takes, the latest preview, "Stop and keep".
+// The panel of a training: the losses, how long it takes, previews, "Stop and keep".
 
-import {
-  LOSSES, ceiling, dotPaths, isLeftOut, joined, linePath, lossText, smoothed, stageColour,
-  thinned
-} from './curve.mjs'
-import { drawing, element } from './dom.mjs'
+import { Chart } from './chart.mjs'
+import { LOSSES, joined, stageColour } from './curve.mjs'
+import { element } from './dom.mjs'
+import { PeopleGrid, countText, joinedPeople } from './people.mjs'
 import { filled, statusText } from './texts.mjs'
 
-const [WIDTH, HEIGHT] = [200, 80] // of a chart, in its own units
-const MOST_DRAWN = 2000 // points of a chart
-export const HEIGHTS = { empty: 40, full: 250 } // pixels
+const HEIGHTS = { empty: 40, full: 250, cast: 420 } // pixels
 
 export class TrainingPanel {
   /**
-   * `texts` are the words of the page; `host` is what the panel asks of it: picture(training, of)
-   * gives an address, keep(training) ends a training early, missed() tells that messages were.
+   * `texts` are the words of the page; `host` is what the panel asks of it: picture(training, of,
+   * person) gives an address, keep(training) ends a training early, missed() tells that messages were.
    */
   constructor(texts, host) {
     this.texts = texts
@@ -27,6 +24,7 @@ export class TrainingPanel {
     this.charts = Object.keys(LOSSES).map((name) => new Chart(name, texts[name]))
     this.legend = element('div', { className: 'sefi-legend' })
     this.pictures = element('div', { className: 'sefi-pictures' })
+    this.people = new PeopleGrid(texts, host.picture)
     this.note = element('p', { className: 'sefi-note' })
     this.root = element(
       'div',
@@ -35,6 +33,7 @@ export class TrainingPanel {
       element('div', { className: 'sefi-charts' }, ...this.charts.map((chart) => chart.root)),
       this.legend,
       this.pictures,
+      this.people.root,
       this.note
     )
     this.show(null)
@@ -45,12 +44,19 @@ export class TrainingPanel {
     return this.training !== null
   }
 
+  /** The pixels that it needs. */
+  get height() {
+    if (!this.full) return HEIGHTS.empty
+    return this.training.people?.length ? HEIGHTS.cast : HEIGHTS.full
+  }
+
   /** Takes a message of a training: all of it, or what is new. */
   hear(message) {
     const same = this.training?.prompt === message.prompt
     const points = joined(same ? this.training.points : [], message)
-    if (points === null) this.host.missed()
-    else this.show({ ...message, points })
+    const people = joinedPeople((same && this.training.people) || [], message)
+    if (points === null || people === null) this.host.missed()
+    else this.show({ ...message, points, people })
   }
 
   /** Shows a training, or that there is none yet. */
@@ -58,7 +64,10 @@ export class TrainingPanel {
     const { texts } = this
     this.training = training
     this.root.classList.toggle('sefi-empty', training === null)
-    this.status.textContent = training ? statusText(texts, training) : texts.empty
+    this.root.classList.toggle('sefi-cast', Boolean(training?.people?.length))
+    const status = training ? statusText(texts, training) : texts.empty
+    const parts = [countText(texts, training?.people), status]
+    this.status.textContent = parts.filter(Boolean).join(' · ')
     this.button.hidden = training?.state !== 'running'
     if (this.button.hidden) this.asked(false)
     this.note.textContent = training?.note ?? ''
@@ -67,6 +76,7 @@ export class TrainingPanel {
     for (const chart of this.charts) chart.show(training)
     this.showLegend(training)
     this.showPictures(training)
+    this.people.show(training)
   }
 
   showLegend({ stages, points }) {
@@ -112,38 +122,6 @@ export class TrainingPanel {
 
   remove() {
     this.root.remove()
-  }
-}
-
-class Chart {
-  constructor(loss, title) {
-    this.loss = LOSSES[loss]
-    this.value = element('b')
-    this.top = element('span', { className: 'sefi-top' })
-    this.marks = drawing('svg', {
-      viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: 'none', role: 'img',
-      'aria-label': title
-    })
-    const caption = element('figcaption', {}, title, ' ', this.value, this.top)
-    this.root = element('figure', { className: `sefi-chart sefi-${loss}` }, caption, this.marks)
-  }
-
-  show({ points, state, done, total, stages }) {
-    const { loss } = this
-    this.root.hidden = isLeftOut(points, loss)
-    const span = state === 'running' ? total : done
-    const top = ceiling(points, loss)
-    const line = thinned(smoothed(points, loss, span), MOST_DRAWN)
-    const drawn = thinned(points, MOST_DRAWN)
-    const dots = dotPaths(drawn, loss, span, top, WIDTH, HEIGHT).map(([stage, d]) =>
-      drawing('path', { d, class: 'sefi-dots', stroke: stageColour(stage, stages) })
-    )
-    const mean = drawing('path', {
-      d: linePath(line, span, top, WIDTH, HEIGHT), class: 'sefi-mean'
-    })
-    this.marks.replaceChildren(...dots, mean)
-    this.value.textContent = lossText(line[line.length - 1]?.[1])
-    this.top.textContent = points.length ? lossText(top) : ''
   }
 }
 

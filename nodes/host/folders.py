@@ -12,6 +12,8 @@ __all__ = [
     "finished_paths",
     "identity_names",
     "identity_path",
+    "input_folder",
+    "last_identity_path",
     "new_embedding_path",
     "new_identity_path",
     "partial_path",
@@ -125,14 +127,27 @@ def new_identity_path(prefix: str, tried: int = 0) -> Path:
     """Returns models/sefi/<prefix>_00001_.safetensors with the first number that looks free, or one
     `tried` later; `prefix` may name sub-folders. Only writing tells which names are one on a disk.
     """
+    folder, name, taken = saved_under(prefix)
+    number = 1 + max(taken, default=0) + tried
+    return of_fitting_length(folder / f"{name}_{number:05}_.safetensors")
+
+
+def last_identity_path(prefix: str) -> Path | None:
+    """Returns the file of the highest number under a prefix; None if there is none."""
+    _, _, taken = saved_under(prefix)
+    return taken[max(taken)] if taken else None
+
+
+def saved_under(prefix: str) -> tuple[Path, str, dict[int, Path]]:
+    """Returns the folder and the name of a prefix, and the files under it by their numbers."""
     *folders, name = parts_of(prefix)
     folder = Path(folder_paths.get_folder_paths(IDENTITIES)[0]).joinpath(*folders)
-    taken = [
-        re.match(rf"{re.escape(same_name(name))}_(\d+)_\.", same_name(path.name))
-        for path in folder.glob("*_.safetensors")
-    ]
-    number = 1 + max((int(match[1]) for match in taken if match), default=0) + tried
-    return of_fitting_length(folder / f"{name}_{number:05}_.safetensors")
+    taken = {}
+    for path in folder.glob("*_.safetensors"):
+        match = re.match(rf"{re.escape(same_name(name))}_(\d+)_\.", same_name(path.name))
+        if match:
+            taken[int(match[1])] = path
+    return folder, name, taken
 
 
 def new_embedding_path(prefix: str, tried: int = 0) -> tuple[Path, str]:
@@ -158,6 +173,10 @@ def new_embedding_path(prefix: str, tried: int = 0) -> tuple[Path, str]:
 def starting(name: str) -> Callable[[str], bool]:
     """Returns whether a present file's name is this one with any ending."""
     return lambda present: present.startswith(same_name(f"{name.rpartition('/')[2]}."))
+
+
+def input_folder() -> Path:
+    return Path(folder_paths.get_input_directory())
 
 
 def output_folder() -> Path:

@@ -124,7 +124,7 @@ def placeholders_of(name: str = "identity") -> list[str]:
 
 def own_placeholders(kind: str, inputs: dict) -> list[str]:
     """Returns the placeholders that a node gives an identity; none if it cannot be told."""
-    if kind == "TrainSeFiID":
+    if kind in ("TrainSeFiID", "TrainSeFiCast"):
         return [DEFAULT_PLACEHOLDER]
     if kind == "LoadSeFiEmbedding":
         return placeholders_in_file(inputs.get("embedding"))

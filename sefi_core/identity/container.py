@@ -3,12 +3,20 @@
 The only file of the core that touches the disk. Equal contents are equal bytes. Never unpickled.
 """
 
-__all__ = ["MAX_HEADER", "NameTakenError", "load_header", "load_tensors", "save_tensors"]
+__all__ = [
+    "MAX_HEADER",
+    "NameTakenError",
+    "load_header",
+    "load_tensors",
+    "save_tensors",
+    "write_whole",
+]
 
 import json
 import os
 import re
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from errno import EEXIST, ENOENT
 from pathlib import Path
@@ -51,14 +59,23 @@ def save_tensors(
             f"its texts and cover take {len(header) >> 10} KiB, at most {MAX_HEADER >> 10} KiB "
             "fit; shorten the notes or take a smaller thumbnail",
         )
-    size = len(header).to_bytes(8, "little")
+    write_whole(path, [len(header).to_bytes(8, "little"), header, body], anew)
+
+
+def write_whole(path: Path, parts: Iterable[bytes | memoryview], anew: bool = False) -> None:
+    """Writes a file whole or not at all; `anew` never replaces one.
+
+    Raises:
+        NameTakenError: `anew`, and there is a file of that name.
+        IdentityFileError: The folder takes no file; what was there before is there still.
+    """
     partial = path.with_name(f".{uuid4().hex}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         sweep(path.parent)
         with partial.open("xb") as file:
-            for written in (size, header, body):
-                file.write(written)
+            for part in parts:
+                file.write(part)
             file.flush()
             os.fsync(file.fileno())
         give_name(partial, path, anew)

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ..devices import sent
+from ..errors import TrainingError
 from ..losses import LossTerms, loss_terms
 from ..predict import Source, predict
 from ..protocols import Backbone, Prediction, TextEncoder
@@ -84,21 +85,27 @@ def train(
         TrainingError: The last steps all left the finite numbers; the learner is as it was before.
     """
     for reports in train_together(backbone, [Subject(encoder, pool, learner)]):
-        yield from reports.values()
+        for report in reports.values():
+            if isinstance(report, TrainingError):
+                raise report
+            yield report
 
 
 def train_together(
     backbone: Backbone, subjects: Sequence[Subject]
-) -> Iterator[dict[int, StepReport]]:
+) -> Iterator[dict[int, StepReport | TrainingError]]:
     """Takes the steps that the learners still ask for, one of each at each `next`, each in its own
     phase; yields the reports by the subject's index.
 
-    Raises:
-        TrainingError: Too many steps of one left the finite numbers.
+    A subject whose last steps all left the finite numbers is reported by its error, as it was
+    before them, and takes no more; the others go on.
     """
     compared = [one.compared(backbone) for one in subjects]
     token_masks = [one.token_masks() for one in subjects]
-    while going := [i for i, one in enumerate(subjects) if not is_done(one.learner)]:
+    diverged: set[int] = set()
+    while going := [
+        i for i, one in enumerate(subjects) if not is_done(one.learner) and i not in diverged
+    ]:
         for i in going:
             # Between two steps: who stops it there has been told of every step that was taken.
             subjects[i].eliminate(backbone, compared[i])
@@ -111,9 +118,12 @@ def train_together(
             terms = losses_of(batch, prediction, samples, masks)
             update([one.learner for one in batch], terms)
         stages = samples.timesteps.split([one.learner.config.batch_size for one in batch])
-        yield {i: reported(subjects[i].learner, t) for i, t in zip(going, stages, strict=True)}
-    for one, looked_at in zip(subjects, compared, strict=True):
-        one.eliminate(backbone, looked_at)
+        reports = {i: reported(subjects[i].learner, t) for i, t in zip(going, stages, strict=True)}
+        diverged |= {i for i, report in reports.items() if isinstance(report, TrainingError)}
+        yield reports
+    for i, one in enumerate(subjects):
+        if i not in diverged:
+            one.eliminate(backbone, compared[i])
 
 
 def is_done(learner: Learner) -> bool:
@@ -189,14 +199,15 @@ def update(learners: Sequence[Learner], terms: Sequence[LossTerms]) -> None:
         learner.take_step(term)
 
 
-def reported(learner: Learner, timesteps: Tensor) -> StepReport:
-    """Reports the step just taken, of samples at timesteps (B,).
-
-    Raises:
-        TrainingError: Too many steps left the finite numbers.
+def reported(learner: Learner, timesteps: Tensor) -> StepReport | TrainingError:
+    """Reports the step just taken, of samples at timesteps (B,), or that too many steps left the
+    finite numbers.
     """
     if learner.step % DIVERGENCE_CHECK_EVERY == 0 or is_done(learner):
-        learner.guard.raise_if_diverged(learner.step, learner.config.steps)
+        try:
+            learner.guard.raise_if_diverged(learner.step, learner.config.steps)
+        except TrainingError as error:
+            return error
     stages = stage_of(timesteps, even_edges(learner.config.stages))
     losses = learner.losses[learner.step - 1]
     return StepReport(learner.step, losses, stages, len(learner.left))

@@ -83,6 +83,22 @@ class Opened:
     def open_workflow(self, graph: dict[str, Any]) -> None:
         self.page.evaluate("graph => app.loadGraphData(graph)", graph)
 
+    def put_cast(self) -> None:
+        """Puts Train SeFi Cast, linked to the checkpoint, in place of all other nodes."""
+        self.page.evaluate(
+            """() => {
+                const was = app.graph.nodes.find((n) => n.type === 'TrainSeFiID')
+                const loader = was.getInputNode(0)
+                const made = LiteGraph.createNode('TrainSeFiCast')
+                made.pos = [...was.pos]
+                app.graph.add(made)
+                for (const [slot, name] of ['model', 'clip', 'vae'].entries())
+                    loader.connect(slot, made, made.findInputSlot(name))
+                for (const node of [...app.graph.nodes])
+                    if (node !== made && node !== loader) app.graph.remove(node)
+            }"""
+        )
+
     def set_widgets(self, kind: str, **values: Any) -> None:
         """Sets widgets of the nodes of a kind."""
         self.page.evaluate(

@@ -49,6 +49,22 @@ def train(opened: Opened) -> None:
             save(below(shot(opened, "LoadImage", "TrainSeFiID")), WORKFLOWS / "train_identity.jpg")
 
 
+def cast(opened: Opened) -> None:
+    folder = opened.server.folder / "input/town"
+    folder.mkdir()
+    names = ("anna", "ben", "carla", "dana", "emil", "fritz", "gina", "hugo")
+    for name, subject in zip(names, split("person", "test"), strict=False):
+        face = render(Picture("face", (subject,)), np.random.default_rng(11))
+        Image.fromarray(face).resize((320, 320), Image.Resampling.NEAREST).save(
+            folder / f"{name}.png"
+        )
+    open_workflow(opened, "train_identity")
+    opened.put_cast()
+    opened.set_widgets("TrainSeFiCast", folder="town", resolution=64)
+    run(opened)
+    save(shot(opened, "TrainSeFiCast"), DOCS / "TrainSeFiCast.jpg")
+
+
 def apply(opened: Opened) -> None:
     open_workflow(opened, "train_and_apply")
     pictures = generated(opened, run(opened))
@@ -187,7 +203,7 @@ def main() -> None:
             )
             context = browser.new_context(viewport={"width": 1700, "height": 1300})
             opened = Opened(server, context, vue=False)
-            for take in (train, apply, look, edit, several, before_a_run, browse):
+            for take in (train, cast, apply, look, edit, several, before_a_run, browse):
                 take(opened)
             browser.close()
 

@@ -21,7 +21,8 @@ CORE_SHARED = (
 """Files of the core that all its rooms share; each imports those before it alone."""
 HOST_ROOMS = {
     "text": set(), "apply": {"text", "page"}, "page": set(), "identities": set(),
-    "train": {"text", "apply", "page"}, "maps": {"text"}, "scores": {"text", "maps"},
+    "train": {"text", "apply", "page"}, "cast": {"text", "page", "identities", "train"},
+    "maps": {"text"}, "scores": {"text", "maps"},
 }  # fmt: skip
 """The rooms of the host part, each with those that it may look into."""
 

@@ -92,12 +92,17 @@ def output(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def ask(model, clip, vae, picture, output, monkeypatch):
-    """Trains with small settings, which keyword arguments change; asks little of the picture."""
-    small = {n: replace(p, views=8) for n, p in trainer.PRESETS.items()}
-    monkeypatch.setattr(trainer, "PRESETS", small)
+def small(monkeypatch):
+    """Asks little of a picture, so that a training is short."""
+    presets = {n: replace(p, views=8) for n, p in trainer.PRESETS.items()}
+    monkeypatch.setattr(trainer, "PRESETS", presets)
     monkeypatch.setattr(subject, "LOOKS", 1)
     monkeypatch.setattr(selection, "SAMPLES", 2)
+
+
+@pytest.fixture
+def ask(model, clip, vae, picture, output, small):
+    """Trains with small settings, which keyword arguments change."""
 
     def train(**changed):
         request = {

@@ -26,6 +26,13 @@ CONTRACT = {
         "resume name gradient_checkpointing caption training_prompts tokens",
         "SEFI_IDENTITY LOSS_MAP IMAGE",
     ),
+    "TrainSeFiCast": (
+        "model clip vae folder class_word steps learning_rate preset attention_loss_weight "
+        "train_seed",
+        "images names stages attention_loss batch_size resolution dtype preview_every "
+        "checkpoint_every gradient_checkpointing training_prompts tokens at_once",
+        "SEFI_IDENTITY IMAGE",
+    ),
     "SaveSeFiEmbedding": (
         "identity filename_prefix",
         "thumbnail title author notes include_source_hash",
@@ -69,7 +76,9 @@ DEFAULTS = {
     "filename_prefix": "my_identity", "include_source_hash": True,
     "text": "a photo of V*", "strength": 1.0, "start_percent": 0.0, "end_percent": 1.0,
     "placeholder": "", "name_1": "<a>", "name_2": "<b>", "name_3": "<c>", "name_4": "<d>",
-    "caption": "", "training_prompts": "", ("TrainSeFiID", "tokens"): 1, "width": 0, "height": 0,
+    "caption": "", "training_prompts": "", ("TrainSeFiID", "tokens"): 1,
+    ("TrainSeFiCast", "tokens"): 1, "folder": "", "names": "",
+    ("TrainSeFiCast", "preview_every"): 250, "at_once": 0, "width": 0, "height": 0,
     "keys": "keep", "values": "keep", "tokens": "values", ("EditSeFiIdentity", "stages"): "all",
     **{f"{kind}_weight_{i}": 1.0 for kind in ("key", "value") for i in range(1, 5)},
     "words": "V*", "opacity": 0.6, "prompt_number": 1,

@@ -2,7 +2,7 @@
 plain embedding in models/embeddings.
 """
 
-__all__ = ["require_export", "save_new_embedding", "save_new_identity"]
+__all__ = ["cover_of", "is_saved", "require_export", "save_new_embedding", "save_new_identity"]
 
 import base64
 import json
@@ -64,6 +64,23 @@ def save_new_identity(
     line = f"Saved {path} ({path.stat().st_size / 1000:.0f} KB)"
     log.info("%s (node %s)", line, node_id)
     return line
+
+
+def is_saved(identity: Identity, filename_prefix: str) -> bool:
+    """Returns whether the last file under a prefix holds this very identity."""
+    path = folders.last_identity_path(filename_prefix)
+    if path is None:
+        return False
+    try:
+        found = load_identity(path).members
+    except IdentityFileError:
+        return False
+    return len(found) == 1 and same_shapes(identity, found[0]) and alike(identity, found[0])
+
+
+def same_shapes(one: Identity, other: Identity) -> bool:
+    shapes = [{n: pairs.shape for n, pairs in each.pairs.items()} for each in (one, other)]
+    return shapes[0] == shapes[1]
 
 
 def cover_of(thumbnail: Tensor) -> dict[str, str]:

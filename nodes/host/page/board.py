@@ -5,16 +5,52 @@ workflow is open in the same tab, after a reload too; nobody else does, not with
 It is kept in memory alone.
 """
 
-__all__ = ["KEPT", "MIXED", "Training", "begin", "of_prompt", "of_workflow", "with_prompt"]
+__all__ = [
+    "KEPT",
+    "MIXED",
+    "Member",
+    "Training",
+    "begin",
+    "of_prompt",
+    "of_workflow",
+    "with_prompt",
+]
 
 import math
 from array import array
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
 MIXED = -1  # the stage of a step whose samples are of several stages
 KEPT = 32  # records
 MOST_POINTS, FEW_POINTS = 2000, 240  # of a curve that is told; of a longer one every n-th
+
+
+@dataclass
+class Member:
+    """One person of a cast as its node shows them; the names are those of `Training`. `state` is
+    "waiting" at first, and "failed" where nothing can be learned.
+    """
+
+    name: str
+    state: str = "waiting"
+    done: int = 0
+    note: str = ""
+    reference: bytes = b""
+    references: int = 0
+    preview: bytes = b""
+    preview_step: int = 0
+
+    def told(self) -> dict:
+        """Returns it as JSON, without its pictures."""
+        return {
+            "name": self.name,
+            "state": self.state,
+            "done": self.done,
+            "note": self.note,
+            "reference": self.references,
+            "preview": self.preview_step,
+        }
 
 
 @dataclass
@@ -33,6 +69,7 @@ class Training:
         reference, preview: JPEGs of what is learned, the `references`th that is shown, and of the
             latest preview, made at `preview_step`.
         keep_asked: Whether the artist has asked to end it early and go on with what is there.
+        people: Those of a cast, whose mean losses the curve then shows.
     """
 
     workflow: str
@@ -51,6 +88,7 @@ class Training:
     preview_step: int = 0
     keep_asked: bool = False
     client: str = ""
+    people: list[Member] = field(default_factory=list)
     curve: array = field(default_factory=lambda: array("f"))  # three numbers a step
 
     @property
@@ -62,9 +100,12 @@ class Training:
         rows = zip(losses, stages, strict=True)
         self.curve.extend([number for pair, stage in rows for number in (*pair, stage)])
 
-    def told(self, since: int = 0, most: int = MOST_POINTS) -> dict:
+    def told(
+        self, since: int = 0, most: int = MOST_POINTS, people: Collection[int] | None = None
+    ) -> dict:
         """Returns all of it as JSON, with the points [step, denoising, attention, stage] after step
-        `since`, at most so many; a loss that is not finite is null.
+        `since`, at most so many; a loss that is not finite is null. Of a cast's people, by their
+        index, only those in `people`, if it is given.
         """
         done = self.done
         apart = max(1, math.ceil((done - since) / most))
@@ -84,13 +125,29 @@ class Training:
             "preview": self.preview_step,
             "since": since,
             "points": [[i + 1, *self.point(i)] for i in chosen],
+            **(self.cast_told(people) if self.people else {}),
         }
+
+    def cast_told(self, which: Collection[int] | None = None) -> dict:
+        """Returns how many people there are, and those of these indices, all if None, as JSON."""
+        chosen = range(len(self.people)) if which is None else sorted(which)
+        people = [{"index": i, **self.people[i].told()} for i in chosen]
+        return {"cast": len(self.people), "people": people}
 
     def outcome(self) -> dict:
         """Returns what the host keeps with the results of a training that is over: a small curve,
         no picture.
         """
-        return self.told(most=FEW_POINTS) | {"reference": 0, "preview": 0}
+        gone = {"reference": 0, "preview": 0}
+        told = self.told(most=FEW_POINTS) | gone
+        return told | {"people": [one | gone for one in told["people"]]} if self.people else told
+
+    def shown(self, person: str) -> "Training | Member | None":
+        """Returns whose pictures are asked for: its own, or those of the person of an index."""
+        if not person:
+            return self
+        known = person.isdecimal() and int(person) < len(self.people)
+        return self.people[int(person)] if known else None
 
     def point(self, index: int) -> tuple[float | None, float | None, int]:
         denoising, attention, stage = self.curve[3 * index : 3 * index + 3]

@@ -134,10 +134,14 @@ class Progress:
         return self.training.keep_asked
 
     def tell(self) -> None:
-        """Sends what is new to the page that queued it; the host tells all if it has no name."""
+        """Sends what is new to the page that queued it."""
+        self.send(self.training.told(self.told))
+
+    def send(self, message: dict) -> None:
+        """Sends a message to the page that queued it; the host tells all if it has no name."""
         server, client = getattr(PromptServer, "instance", None), self.training.client
         if server is not None and client:
-            server.send_sync(EVENT, self.training.told(self.told), client)
+            server.send_sync(EVENT, message, client)
         self.told = self.training.done
 
 

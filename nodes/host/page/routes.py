@@ -32,10 +32,13 @@ async def trainings(request: web.Request) -> web.Response:
 
 
 async def picture(request: web.Request) -> web.Response:
-    """What a training learns, or its latest preview: GET ?prompt=&node=&of=reference|preview."""
+    """What a training learns, or its latest preview: GET ?prompt=&node=&of=reference|preview, of
+    one of a cast with &person=, its index.
+    """
     query = request.query
     training = board.with_prompt(query.get("prompt", ""), query.get("node", ""))
-    data = training and (training.reference if query.get("of") == "reference" else training.preview)
+    shown = training and training.shown(query.get("person", ""))
+    data = shown and (shown.reference if query.get("of") == "reference" else shown.preview)
     return image(data, "image/jpeg")
 
 

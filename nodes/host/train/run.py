@@ -1,6 +1,6 @@
 """A training under way: steps, previews, checkpoints, and what is left when it is stopped."""
 
-__all__ = ["Run", "learned"]
+__all__ = ["Run", "learned", "with_gradients"]
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -18,6 +18,7 @@ from ....sefi_core.training.loop import StepReport, train
 from ....sefi_core.training.wording import Wording
 from ..page.progress import Progress, common_stage
 from ..text.encoder import HostTextEncoder
+from .backbone import HostBackbone
 from .files import NOTHING_SHOWN, Outcome, RunFiles, Shown
 from .memory import measured, running_out_told, what_memory_needs
 from .pictures import dimmed
@@ -43,27 +44,7 @@ def learned(
         pictures: Crops (B, 3, R, R) and masks (B, 1, R, R).
     """
     encoder = host.encoder(request.class_word, request.wording, config.tokens)
-    if host.is_several_tokens(request.class_word):
-        progress.say(
-            f'class_word: "{request.class_word}" is several tokens for this text encoder; '
-            "the identity starts at their mean."
-        )
-    if not files.known:
-        files = replace(files, behaviour=host.behaviour(encoder))
-    tokens = {name: token.to(host.device) for name, token in encoder.class_tokens.items()}
-    learner = Learner(tokens, config, scaled=host.numbers == torch.float16)
-    shown = NOTHING_SHOWN if request.fresh else files.restore(learner, request.resume)
-    if config.find_subject:
-        progress.say("asking the model where it sees the subject")
-        # By the class word's own prompt, whose end sums up nothing else.
-        plain = host.encoder(request.class_word)
-        pictures = pictures[0], subject_masks(host, plain, *pictures, config)
-        progress.reference(dimmed(*pictures))
-    progress.say(f"encoding {config.views} views of the picture")
-    pool = host.views(*pictures, request.captions, config, learner.device)
-    progress.choose_from(config.candidates, len(learner.left))
-    remarks = odd_ones(*pictures)
-    run = Run(host, encoder, learner, pool, files, shown, progress, request.wording, remarks)
+    run = Run.prepared(host, encoder, request, config, pictures, files, progress)
     with running_out_told(host.again):
         return run.to_the_end(request.preview_every, request.checkpoint_every)
 
@@ -103,6 +84,42 @@ class Run:
     wording: Wording
     remarks: Sequence[str] = ()
 
+    @classmethod
+    def prepared(
+        cls,
+        host: Loaded,
+        encoder: HostTextEncoder,
+        request: Request,
+        config: TrainingConfig,
+        pictures: tuple[Tensor, Tensor],
+        files: RunFiles,
+        progress: Progress,
+    ) -> "Run":
+        """Returns a training whose subject is found and encoded, and whose learner is begun anew,
+        or stands where it was stopped.
+        """
+        if host.is_several_tokens(request.class_word):
+            progress.say(
+                f'class_word: "{request.class_word}" is several tokens for this text encoder; '
+                "the identity starts at their mean."
+            )
+        if not files.known:
+            files = replace(files, behaviour=host.behaviour(encoder))
+        tokens = {name: token.to(host.device) for name, token in encoder.class_tokens.items()}
+        learner = Learner(tokens, config, scaled=host.numbers == torch.float16)
+        shown = NOTHING_SHOWN if request.fresh else files.restore(learner, request.resume)
+        if config.find_subject:
+            progress.say("asking the model where it sees the subject")
+            # By the class word's own prompt, whose end sums up nothing else.
+            plain = host.encoder(request.class_word)
+            pictures = pictures[0], subject_masks(host, plain, *pictures, config)
+            progress.reference(dimmed(*pictures))
+        progress.say(f"encoding {config.views} views of the picture")
+        pool = host.views(*pictures, request.captions, config, learner.device)
+        progress.choose_from(config.candidates, len(learner.left))
+        remarks = odd_ones(*pictures)
+        return cls(host, encoder, learner, pool, files, shown, progress, request.wording, remarks)
+
     def to_the_end(self, preview_every: int, checkpoint_every: int) -> Outcome:
         """Takes every step, or those until the artist asks to keep what is there; returns the
         outcome.
@@ -110,38 +127,75 @@ class Run:
         Only a whole one is stored as finished. What stops it earlier, that wish too, leaves a
         checkpoint to resume.
         """
-        learner, latents = self.learner, self.pool.latents
-        config = learner.config
-        together = min(config.batch_size, config.stages * self.encoder.count)
-        backbone = self.host.backbone(self.encoder, latents, together)
-        with torch.enable_grad(), measured(learner.device) as peak:
-            require_gradients(backbone, self.encoder, latents[:1], self.host.numbers)
-        for taken in peak:
+        learner = self.learner
+        backbone = self.host.backbone(self.encoder, self.pool.latents, self.prompts_at_once)
+        for taken in self.tested(backbone):
             self.progress.say(what_memory_needs(taken, learner, self.host.again))
-        self.progress.go_on(learner.losses[: learner.step], self.shown.stages, self.shown.samples)
-        if self.remarks:
-            self.progress.say(" ".join(self.remarks))
+        self.begin()
         try:
             for report in with_gradients(train(backbone, self.encoder, self.pool, learner)):
                 self.show(report, preview_every)
-                whole = report.step == learner.config.steps
-                if self.progress.keep_asked and not whole:
+                if self.progress.keep_asked and not self.is_whole:
                     return self.keep()
-                if checkpoint_every and report.step % checkpoint_every == 0 and not whole:
-                    self.save_checkpoint()
+                self.save_if_due(checkpoint_every)
             return self.finish()
         except BaseException:
-            if learner.step and (so_far := self.save_checkpoint()):
-                note = f"{self.how_to_go_on}; the identity so far is in {so_far}."
-                notes = [f"Stopped at step {learner.step}. {note}", *self.what_is_alike]
-                self.progress.finish("stopped", " ".join(notes))
+            self.stop()
             raise
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every step has been taken."""
+        return self.learner.step == self.learner.config.steps
+
+    @property
+    def prompts_at_once(self) -> int:
+        """The most prompts that a step encodes."""
+        config = self.learner.config
+        return min(config.batch_size, config.stages * self.encoder.count)
+
+    def tested(self, backbone: HostBackbone) -> list[int]:
+        """Returns the bytes that a step of one sample takes, if its device keeps an account; raises
+        TrainingError unless its gradients are right.
+        """
+        with torch.enable_grad(), measured(self.learner.device) as peak:
+            latent = self.pool.latents[:1]
+            require_gradients(backbone, self.encoder, latent, self.host.numbers)
+        return peak
+
+    def begin(self) -> None:
+        """Shows what was learned before, and starts the clock."""
+        losses = self.learner.losses[: self.learner.step]
+        self.progress.go_on(losses, self.shown.stages, self.shown.samples)
+        if self.remarks:
+            self.progress.say(" ".join(self.remarks))
+
+    def save_if_due(self, checkpoint_every: int) -> None:
+        """Saves a checkpoint if it is time for one."""
+        if checkpoint_every and self.learner.step % checkpoint_every == 0 and not self.is_whole:
+            self.save_checkpoint()
+
+    def stop(self) -> None:
+        """Leaves a checkpoint of a training that something else has ended, and says so."""
+        step = self.learner.step
+        if step and (so_far := self.save_checkpoint()):
+            note = f"{self.how_to_go_on}; the identity so far is in {so_far}."
+            notes = [f"Stopped at step {step}. {note}", *self.what_is_alike]
+            self.progress.finish("stopped", " ".join(notes))
 
     def show(self, report: StepReport, preview_every: int) -> None:
         """Notes and shows a step, with a preview when it is time for one."""
+        self.note(report)
+        self.progress.step(report)
+        self.preview_if_due(report, preview_every)
+
+    def note(self, report: StepReport) -> None:
+        """Notes what is kept of a step beside its losses."""
         stage = torch.tensor([common_stage(report.stages)], dtype=torch.int8)
         self.shown = replace(self.shown, stages=torch.cat([self.shown.stages, stage]))
-        self.progress.step(report)
+
+    def preview_if_due(self, report: StepReport, preview_every: int) -> None:
+        """Samples and shows a preview when it is time for one."""
         if preview_every and report.step % preview_every == 0:
             picture = self.preview()
             before = self.shown.samples.reshape(-1, *picture.shape[1:])

@@ -86,16 +86,29 @@ class Loaded:
         views = range(len(pool.latents))  # the pictures in turn
         return replace(pool, captions=torch.tensor([captions[i % len(captions)] for i in views]))
 
-    @torch.no_grad()
     def backbone(self, encoder: HostTextEncoder, latents: Tensor, batch: int = 1) -> HostBackbone:
         """Returns the UNet, put in place, for latents (n, c, h, w).
 
         Arguments:
             batch: Prompts of a step.
         """
+        return self.shared_backbone([encoder], latents, batch)
+
+    @torch.no_grad()
+    def shared_backbone(
+        self, encoders: Sequence[HostTextEncoder], latents: Tensor, batch: int = 1
+    ) -> HostBackbone:
+        """Returns the UNet for the prompts of several encoders, one after the other."""
         self.load()
-        reference = encoder.reference(batch).to(self.device)  # (n, L, C)
-        return HostBackbone(self.model, reference, latents[:1], self.numbers, encoder.pooled)
+        reference = torch.cat([encoder.reference(batch) for encoder in encoders])  # (n, L, C)
+        pooled = [encoder.pooled for encoder in encoders if encoder.pooled is not None]
+        return HostBackbone(
+            self.model,
+            reference.to(self.device),
+            latents[:1],
+            self.numbers,
+            torch.cat(pooled) if pooled else None,
+        )
 
     def behaviour(self, encoder: HostTextEncoder) -> tuple[float, ...]:
         """Returns what the models make of fixed inputs at a few noise levels, as numbers to compare
@@ -146,6 +159,7 @@ class Session:
         self.numbers = compute_dtype(model, dtype)
         self.again = recomputes(model.model, checkpointing)
         self.own_side = own_side(model)
+        self.fingerprints: dict[tuple, dict[str, object]] = {}
 
     def for_latents(self, config: TrainingConfig, side: int) -> TrainingConfig:
         """Returns the settings for pictures (side, side): candidates train where the noise hides as
@@ -158,12 +172,20 @@ class Session:
 
     def fingerprint(self, class_word: str, texts: Sequence[str], tokens: int) -> dict[str, object]:
         """Returns what of the models shapes a training, by content; "unread" only where something
-        could not be read.
+        could not be read. Read once for all people of one wording.
 
         Raises:
             PromptError: A training prompt of `texts` is not taken whole and plain with as many
                 `tokens` in each placeholder.
         """
+        wording = class_word, tuple(texts), tokens
+        if wording not in self.fingerprints:
+            self.fingerprints[wording] = self.read_fingerprint(*wording)
+        return self.fingerprints[wording]
+
+    def read_fingerprint(
+        self, class_word: str, texts: Sequence[str], tokens: int
+    ) -> dict[str, object]:
         prompts = opened_prompts(self.clip, texts, class_word, tokens)
         sampling = copy.deepcopy(self.model.get_model_object("model_sampling")).cpu()
         parts = {

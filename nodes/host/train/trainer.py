@@ -2,7 +2,7 @@
 left behind.
 """
 
-__all__ = ["train_identity"]
+__all__ = ["chosen_config", "train_identity", "what_shapes"]
 
 import math
 from dataclasses import replace

@@ -1,0 +1,301 @@
+"""A cast against single trainings, and on Ray: `python -m benchmarks.cast PART`.
+
+    together   24 people of the miniature world, N at once: pairs and winners against single
+               trainings, with margins, and wall time a person for N = 1, 4, 8, 24
+    ray        the command on Ray with one and with two one-thread workers: efficiency
+    thousand   a thousand people on Ray's scheduler, by workers that only wait (and have no torch):
+               useful durations / (workers x wall) at 1, 8 and 64 workers, 2 % of them killed
+    kills      10 workers and 10 drivers of the command killed: who is lost, what is half a file
+
+`--steps` and `--people` make it shorter. Needs `pip install ray` but for `together`.
+"""
+
+__all__: list[str] = []
+
+import argparse
+import csv
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parent.parent
+AT_ONCE = (1, 4, 8, 24)
+FACTOR = 200  # a second of the simulation is so many of a training
+
+
+def draw_people(folder: Path, count: int) -> list[str]:
+    """Draws test people of the world, one picture each; returns their names."""
+    from .world.drawing import Picture, render
+    from .world.subjects import split
+
+    known = [*split("person", "test"), *split("person", "train")][:count]
+    folder.mkdir(parents=True)
+    for i, person in enumerate(known):
+        pixels = render(Picture("face", (person,)), np.random.default_rng(11))
+        Image.fromarray(pixels).save(folder / f"{i:03}.png")
+    return [f"{i:03}" for i in range(len(known))]
+
+
+@contextmanager
+def rankings() -> Iterator[dict[str, list[dict[int, float]]]]:
+    """Yields what each elimination of a start has compared, by the person's name."""
+    from sefi_pack.nodes.host.train.run import Run
+    from sefi_pack.sefi_core.training import selection
+    from sefi_pack.sefi_core.training.learner import Learner
+
+    found: dict[str, list[dict[int, float]]] = {}
+    names: dict[int, tuple[str, Any]] = {}
+    compared: list[dict[int, float]] = []
+    prepared, drop, ranked = Run.prepared.__func__, Learner.drop_worst, selection.ranked
+
+    def noting_prepared(cls: type, *given: Any) -> Any:
+        run = prepared(cls, *given)
+        names[id(run.learner)] = run.files.name, run.learner
+        return run
+
+    def noting_ranked(losses: dict[int, float]) -> list[int]:
+        compared.append(dict(losses))
+        return ranked(losses)
+
+    def noting_drop(self: Any, order: list[int]) -> None:
+        found.setdefault(names[id(self)][0], []).append(compared[-1])
+        drop(self, order)
+
+    with (
+        mock.patch.object(Run, "prepared", classmethod(noting_prepared)),
+        mock.patch.object(Learner, "drop_worst", noting_drop),
+        mock.patch.object(selection, "ranked", noting_ranked),
+    ):
+        yield found
+
+
+def learned(people: Path, models: tuple, at_once: int, settings: dict) -> tuple[dict, dict, float]:
+    """Learns everybody with an empty memory; returns pairs and rankings by name, and seconds."""
+    import folder_paths
+    import torch
+    from sefi_pack.nodes.host.cast.caster import train_cast
+
+    with tempfile.TemporaryDirectory() as output, rankings() as found:
+        folder_paths.set_output_directory(output)
+        folder_paths.folder_names_and_paths["sefi"] = ([output], {".safetensors"})
+        names = dict(zip(("model", "clip", "vae"), models, strict=True))
+        started = time.perf_counter()
+        with torch.inference_mode():
+            identities, *_ = train_cast(**names, folder="cast", at_once=at_once, **settings)
+        seconds = time.perf_counter() - started
+    shown = sorted(path.stem for path in people.glob("*.png"))
+    return dict(zip(shown, (i.pairs["clip_l"] for i in identities), strict=True)), found, seconds
+
+
+def together(count: int, steps: int) -> None:
+    """Prints the table of one batch of N against single trainings."""
+    from .pack import ensure_pack
+
+    ensure_pack()
+    import folder_paths
+
+    from .world.load import load
+
+    with tempfile.TemporaryDirectory() as base:
+        folder_paths.input_directory = base
+        draw_people(Path(base) / "cast", count)
+        settings = {
+            "class_word": "person", "steps": steps, "learning_rate": 0.005, "preset": "default",
+            "attention_loss_weight": 0.001, "train_seed": 0, "resolution": 64, "preview_every": 0,
+        }  # fmt: skip
+        alone: tuple[dict, dict] | None = None
+        print(
+            "| N | s a person | winners that differ (margin) | farthest pair |\n|---|---|---|---|"
+        )
+        for at_once in AT_ONCE:
+            pairs, ranks, seconds = learned(Path(base) / "cast", load(), at_once, settings)
+            alone = alone or (pairs, ranks)
+            flips = {
+                n: margin(alone[1][n]) for n in pairs if winner(ranks[n]) != winner(alone[1][n])
+            }
+            same = [n for n in pairs if n not in flips]
+            far = max((pairs[n] - alone[0][n]).abs().max().item() for n in same)
+            told = ", ".join(f"{name} ({by:.1e})" for name, by in flips.items()) or "none"
+            print(f"| {at_once} | {seconds / len(pairs):.2f} | {told} | {far:.1e} |", flush=True)
+        least = {name: margin(each) for name, each in alone[1].items()}
+        print("margins alone:", ", ".join(f"{n} {m:.1e}" for n, m in sorted(least.items())))
+
+
+def winner(ranks: list[dict[int, float]]) -> int:
+    return min(ranks[-1], key=ranks[-1].__getitem__)
+
+
+def margin(ranks: list[dict[int, float]]) -> float:
+    """Returns the closest call of a selection: by how much, relatively, the one that was dropped
+    was worse than the next.
+    """
+    return min(
+        (worst - next_) / worst for *_, next_, worst in (sorted(each.values()) for each in ranks)
+    )
+
+
+def command(base: Path, steps: int, *more: str, cores: int = 1) -> subprocess.Popen:
+    """Starts cast.py on the miniature."""
+    host = os.environ.get("COMFYUI_PATH") or (ROOT / ".host-path").read_text().strip()
+    given = [
+        str(base / "cast"),
+        "--comfyui",
+        host,
+        "--cores",
+        str(cores),
+        "--set",
+        f"steps={steps}",
+    ]
+    given += ["--checkpoint", str(ROOT / "benchmarks/world/miniature.safetensors"), *more]
+    given += ["--set", "resolution=64", "--set", "preview_every=0", "--", "--cpu"]
+    program = [sys.executable, str(ROOT / "tests/cast_on_miniature.py"), *given]
+    apart = ["--base-directory", str(base / "host")]
+    (base / "host").mkdir(exist_ok=True)
+    return subprocess.Popen([*program, *apart], env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+
+def on_ray(count: int, steps: int) -> None:
+    """Prints the wall time of the command on Ray with one worker and with two."""
+    walls = {}
+    for workers in (1, 2):
+        with tempfile.TemporaryDirectory() as base:
+            draw_people(Path(base) / "cast", count)
+            # As many cores a worker as leave room for so many of them.
+            cores = max(1, (os.cpu_count() or 1) // workers)
+            started = time.perf_counter()
+            run = command(Path(base), steps, "--ray", "--at-once", "4", cores=cores)
+            if run.wait():
+                sys.exit(f"the command ended with {run.returncode}")
+            walls[workers] = time.perf_counter() - started
+            print(f"{workers} workers: {walls[workers]:.0f} s", flush=True)
+    print(f"efficiency of two: {walls[1] / (2 * walls[2]):.2f}")
+
+
+def wait_and_perhaps_die(job: dict) -> tuple[str, float]:
+    """Waits as long as a training would take; the first time, if its number is up, its worker is
+    killed at the moment that was drawn.
+    """
+    import os
+    import signal
+    import time
+    from pathlib import Path
+
+    mark = Path(job["folder"], job["name"])
+    if job["dies_at"] is not None and not mark.exists():
+        mark.touch()
+        time.sleep(job["dies_at"])
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(job["seconds"])
+    return job["name"], job["seconds"]
+
+
+def drawn_job(name: str, folder: str, seconds: float, draw: random.Random) -> dict:
+    """Returns a person's job, about as long as given; 2 % of them lose their worker."""
+    dies_at = draw.random() * seconds if draw.random() < 0.02 else None
+    own = seconds * draw.uniform(0.8, 1.2)
+    return {"name": name, "folder": folder, "seconds": own, "dies_at": dies_at}
+
+
+def thousand(people: int, seconds: float) -> None:
+    """Prints the efficiency of Ray's own scheduler for a thousand people.
+
+    Arguments:
+        seconds: A training's, measured; divided by FACTOR here.
+    """
+    import ray
+
+    draw = random.Random(0)
+    for workers in (1, 8, 64):
+        with tempfile.TemporaryDirectory() as folder:
+            jobs = [drawn_job(str(i), folder, seconds / FACTOR, draw) for i in range(people)]
+            ray.init(num_cpus=workers, include_dashboard=False, log_to_driver=False)
+            learn = ray.remote(num_cpus=1, max_retries=20, max_calls=0)(wait_and_perhaps_die)
+            idle = [{**jobs[0], "seconds": 2.0, "dies_at": None} for _ in range(workers)]
+            started = time.perf_counter()
+            ray.get([learn.remote(job) for job in idle])
+            begun = time.perf_counter()
+            done = ray.get([learn.remote(job) for job in jobs])
+            wall = time.perf_counter() - begun
+            ray.shutdown()
+        lost = people - len({name for name, _ in done})
+        useful = sum(took for _, took in done)
+        deaths = sum(job["dies_at"] is not None for job in jobs)
+        print(
+            f"{workers} workers: efficiency {useful / (workers * wall):.3f} ({useful:.0f} s useful "
+            f"in {wall:.0f} s; start {begun - started - 2:.1f} s apart; {deaths} killed), {lost} "
+            f"lost, {len(done) - people} twice",
+            flush=True,
+        )
+
+
+def kills(times: int, steps: int) -> None:
+    """Kills workers and drivers at drawn moments; prints what was lost and what is half a file."""
+    import psutil
+    from safetensors.numpy import load_file
+
+    draw = random.Random(0)
+    for victim in ("worker", "driver"):
+        lost = half = 0
+        for _ in range(times):
+            with tempfile.TemporaryDirectory() as base:
+                names = draw_people(Path(base) / "cast", 4)
+                run = command(Path(base), steps, "--ray", "--at-once", "1")
+                target = run.pid if victim == "driver" else None
+                while target is None and run.poll() is None:
+                    time.sleep(0.1)
+                    below = psutil.Process(run.pid).children(recursive=True)
+                    target = next(
+                        (p.pid for p in below if "learn_apart" in " ".join(p.cmdline())), None
+                    )
+                time.sleep(draw.uniform(0.0, 20.0))
+                if psutil.pid_exists(target or -1):
+                    os.kill(target, signal.SIGKILL)
+                run.wait()
+                command(Path(base), steps).wait()
+                out = Path(base) / "cast-identities"
+                whole = 0
+                for path in out.glob("*.safetensors"):
+                    try:
+                        load_file(path)
+                        whole += 1
+                    except Exception:
+                        half += 1
+                lost += len(names) - whole
+                with (out / "report.csv").open() as file:
+                    lost += sum(
+                        row["state"] in ("failed", "not begun") for row in csv.DictReader(file)
+                    )
+        print(f"{times} times the {victim}: {lost} lost, {half} half files", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("part", choices=("together", "ray", "thousand", "kills"))
+    parser.add_argument("--people", type=int, default=24)
+    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--seconds", type=float, default=60.0, help="of a training, measured")
+    parser.add_argument("--times", type=int, default=10, help="kills of each kind")
+    given = parser.parse_args()
+    parts = {
+        "together": lambda: together(given.people, given.steps),
+        "ray": lambda: on_ray(given.people, given.steps),
+        "thousand": lambda: thousand(1000 if given.people == 24 else given.people, given.seconds),
+        "kills": lambda: kills(given.times, given.steps),
+    }
+    parts[given.part]()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Many people at once: their folder, their batches, their files."""
