@@ -11,7 +11,7 @@ const HEIGHTS = { empty: 40, full: 250, cast: 420 } // pixels
 export class TrainingPanel {
   /**
    * `texts` are the words of the page; `host` is what the panel asks of it: picture(training, of,
-   * person) gives an address, keep(training) ends a training early, missed() tells that messages were.
+   * person) gives an address, keep(training) ends a training early, missed() tells of lost ones.
    */
   constructor(texts, host) {
     this.texts = texts

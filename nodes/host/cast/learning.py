@@ -22,7 +22,7 @@ from ..train.pictures import dimmed
 from ..train.request import Request
 from ..train.run import Run
 from ..train.session import Loaded, Session
-from ..train.trainer import chosen_config, what_shapes
+from ..train.trainer import asked_config, what_shapes
 from .batch import CastRun, learned_in_a_batch
 from .people import Person
 from .photos import photos_of
@@ -101,10 +101,8 @@ class Learning:
             caption=photos.caption,
         )
         request.wording.of_pictures(len(photos.pictures))
-        config = request.for_pictures(
-            chosen_config(request.preset, **request.settings), photos.masks
-        ).with_fair_selection()
         pictures = photos.pictures, photos.masks
+        config = asked_config(self.session, request, *pictures).with_fair_selection()
         shaped_by = what_shapes(self.session, config, request, *pictures)
         files = RunFiles(person.name, shaped_by, {"steps": config.steps})
         return Asked(request, config, pictures, files)

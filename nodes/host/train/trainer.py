@@ -2,7 +2,7 @@
 left behind.
 """
 
-__all__ = ["chosen_config", "train_identity", "what_shapes"]
+__all__ = ["asked_config", "chosen_config", "train_identity", "what_shapes"]
 
 import math
 from dataclasses import replace
@@ -39,11 +39,9 @@ def train_identity(
         panel.
     """
     request = Request(**inputs)
-    config = chosen_config(request.preset, **request.settings)
     session = Session(model, clip, vae, request.dtype, request.gradient_checkpointing)
     pictures, masks = request.pictures(session.own_side)
-    config = request.for_pictures(config, masks)
-    config = session.for_latents(config, pictures.shape[-1])
+    config = asked_config(session, request, pictures, masks)
     config = config.with_fair_selection() if request.fresh else begun_with(config, request.resume)
     with Progress(config.steps, config.stages, request.node_id, request.workflow) as progress:
         progress.reference(dimmed(pictures, masks))
@@ -63,6 +61,16 @@ def train_identity(
     samples = outcome.shown.samples
     shown = samples if len(samples) else stored_samples(pictures[:1].movedim(1, -1))
     return identity, losses, as_image(shown), {"sefi_training": [progress.training.outcome()]}
+
+
+def asked_config(
+    session: Session, request: Request, pictures: Tensor, masks: Tensor
+) -> TrainingConfig:
+    """Returns the settings that an artist asks for, as pictures (B, 3, R, R), masks (B, 1, R, R)
+    and the models change them.
+    """
+    config = request.for_pictures(chosen_config(request.preset, **request.settings), masks)
+    return session.for_latents(config, pictures.shape[-1])
 
 
 def chosen_config(preset: str, **settings) -> TrainingConfig:
