@@ -125,10 +125,7 @@ def process(town, *more):
     given = [str(town), "--comfyui", str(HOST), "--checkpoint", str(MINIATURE), *QUICKEST, *more]
     program = [sys.executable, str(ROOT / "tests/cast_on_miniature.py"), *given]
     program += ["--", "--cpu", "--base-directory", str(base)]
-    environment = {**os.environ, "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
-    return subprocess.Popen(
-        program, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+    return subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
 def keys_in(folder):
