@@ -30,7 +30,7 @@ def load(path: str, root: str = str(ROOT), world: str = WORLD) -> tuple:
 
     import nodes  # the host's: the pack's own root is on no path
 
-    assert root not in sys.path and root not in nodes.__file__, (sys.path, nodes.__file__)
+    assert root not in sys.path and not nodes.__file__.startswith(f"{root}/nodes"), sys.path
     package = sys.modules["miniature_world"] = types.ModuleType("miniature_world")
     package.__path__ = [world]
     return importlib.import_module("miniature_world.load").load(path)
