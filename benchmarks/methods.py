@@ -317,6 +317,7 @@ ALONE = TrainingConfig(steps=STEPS, learning_rate=TOKEN_RATE)  # every other row
 RACED = replace(ALONE, candidates=DEFAULT.candidates)
 PLAIN = replace(ALONE, attention_loss="off")
 UNFOUND = {"find_subject": False, "masked_loss": False}
+PAPERS_LOSS = {"attention_loss": "all tokens", "attention_loss_weight": 0.003}
 
 
 def variant(
@@ -374,8 +375,7 @@ ABLATIONS: dict[str, tuple[Method, ...]] = {
         variant(
             "attention-paper",
             "#3 all tokens, lambda 0.003: the paper's",
-            attention_loss="all tokens",
-            attention_loss_weight=0.003,
+            **PAPERS_LOSS,
         ),
     ),
     "K and V": (
@@ -436,8 +436,7 @@ ABLATIONS: dict[str, tuple[Method, ...]] = {
         part(
             "attention-paper",
             "attention loss #3 all tokens, lambda 0.003: the paper's",
-            attention_loss="all tokens",
-            attention_loss_weight=0.003,
+            **PAPERS_LOSS,
         ),
         part("one-start", "no selection", candidates=1),
         part("unfound", "subject not found", **UNFOUND),

@@ -71,7 +71,7 @@ class FolderRun:
         self.folder, self.shelf = folder, shelf
         self.settings = with_changed(NODE | DEFAULTS, changed)
         shaping = {n: value for n, value in self.settings.items() if n not in PASSING}
-        self.people, self.left_out = people_in(folder, folder)
+        self.people, _ = people_in(folder, folder)
         self.faults = {person.name: person.fault for person in self.people if person.fault}
         self.keys = {
             person.name: key_of(person, shaping, checkpoint)

@@ -43,14 +43,13 @@ class Asked:
 @dataclass(frozen=True, eq=False)
 class Learned:
     """What became of a person: an identity and what its training gave, or the sentence that says
-    why there is none; `before` if it was finished before.
+    why there is none.
     """
 
     name: str
     identity: Identity | None = None
     outcome: Outcome | None = None
     fault: str = ""
-    before: bool = False
 
 
 class Learning:
@@ -124,7 +123,7 @@ class Learning:
             return False
         own.go_on(outcome.losses, outcome.shown.stages, outcome.shown.samples)
         own.finish("finished", "Finished before.")
-        self.tell(index, outcome, asked.files, before=True)
+        self.tell(index, outcome, asked.files)
         return True
 
     def batches(self, host: Loaded, waiting: list[int]) -> Iterator[list[Run]]:
@@ -183,13 +182,7 @@ class Learning:
             self.encoders[key] = host.encoder(asked.request.class_word, wording, tokens)
         return self.encoders[key]
 
-    def tell(
-        self,
-        index: int,
-        found: Outcome | SefiError,
-        files: RunFiles | None = None,
-        before: bool = False,
-    ) -> None:
+    def tell(self, index: int, found: Outcome | SefiError, files: RunFiles | None = None) -> None:
         """Tells what became of a person."""
         name = self.people[index].name
         if isinstance(found, SefiError):
@@ -197,4 +190,4 @@ class Learning:
             self.done(Learned(name, fault=str(found)))
         elif files is not None:
             identity = identity_of(files.shaped_by, found.pairs, found.losses)
-            self.done(Learned(name, identity, found, before=before))
+            self.done(Learned(name, identity, found))
