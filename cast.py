@@ -105,7 +105,6 @@ def learn_apart(job: dict) -> list[tuple[str, bytes, str]]:
     """
     open_host(job["comfyui"], job["root"], job["flags"])
     work = importlib.import_module(f"{PACK}.nodes.host.cast.folder_run")
-    people_in = importlib.import_module(f"{PACK}.nodes.host.cast.people").people_in
     kept = sys.modules[PACK].__dict__  # a worker learns one job after another: models stay
     if kept.get("borrowed", ("",))[0] != job["checkpoint"]:
         kept["borrowed"] = job["checkpoint"], job["load"](job["checkpoint"])
@@ -115,9 +114,8 @@ def learn_apart(job: dict) -> list[tuple[str, bytes, str]]:
             path = Path(folder, name)
             path.parent.mkdir(exist_ok=True)
             path.write_bytes(data)
-        people, _ = people_in(Path(folder), Path(folder))
-        given = job["keys"], job["settings"], job["at_once"]
-        work.learn_here(kept["borrowed"][1], people, *given, lambda *result: found.append(result))
+        given = work.everybody(Path(folder)), job["keys"], job["settings"], job["at_once"]
+        work.learn_here(kept["borrowed"][1], *given, lambda *result: found.append(result))
     return found
 
 

@@ -57,8 +57,8 @@ class Bench:
         from sefi_pack.nodes.host.train import trainer
         from sefi_pack.sefi_core.training.config import PRESETS
 
-        # Few views and previews: the faults are about stages, not about their length.
-        PRESETS["quick"] = replace(PRESETS["default"], views=4)
+        # Few of everything: the faults are about what follows what, not about its length.
+        PRESETS["quick"] = replace(PRESETS["default"], views=4, candidates=3)
         self.folder, self.trainer, self.host_folders = folder, trainer, folder_paths
         with torch.inference_mode():
             self.model, self.clip = seeded.tiny_model(), seeded.tiny_clip()
@@ -89,9 +89,17 @@ class Bench:
             "preview_every": 5, "checkpoint_every": 2, **changed,
         }  # fmt: skip
         from sefi_pack.nodes.host.train import preview
+        from sefi_pack.sefi_core.picture import subject_mask
+        from sefi_pack.sefi_core.training import selection
 
-        short = mock.patch.object(preview, "PREVIEW_STEPS", 2)
-        with torch.inference_mode(), short:
+        fewer = (
+            (preview, "PREVIEW_STEPS", 2),
+            (subject_mask, "LOOKS", 1),
+            (selection, "SAMPLES", 2),
+        )
+        with torch.inference_mode(), contextlib.ExitStack() as few:
+            for module, name, count in fewer:
+                few.enter_context(mock.patch.object(module, name, count))
             identity, *_ = self.trainer.train_identity(
                 model=self.model, clip=self.clip, vae=self.vae, image=self.picture, **settings
             )

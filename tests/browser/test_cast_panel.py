@@ -16,7 +16,7 @@ finally:
 
 # The paper's preset selects no start, whose comparisons would take most of the time here.
 SETTINGS = {
-    "folder": "town", "steps": 24, "resolution": 64, "preview_every": 12, "at_once": 4,
+    "folder": "town", "steps": 8, "resolution": 64, "preview_every": 4, "at_once": 4,
     "preset": "paper",
 }  # fmt: skip
 

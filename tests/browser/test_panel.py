@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 BOTH = pytest.mark.parametrize("opened", [False, True], ids=["classic", "vue"], indirect=True)
 SHORT = {"resolution": 64, "checkpoint_every": 0, "preview_every": 0}
+PLAIN = SHORT | {"preset": "paper"}  # no start is chosen, no subject looked for
 
 
 def steps_shown(opened):
@@ -78,7 +79,7 @@ def test_it_fills_survives_a_reload_and_keeps_what_is_there(opened, server, mini
 @BOTH
 def test_a_saved_workflow_shows_its_finished_curve_again(opened, miniature):
     opened.open_workflow(miniature())
-    opened.set_widgets("TrainSeFiID", steps=6, train_seed=70 + opened.vue, **SHORT)
+    opened.set_widgets("TrainSeFiID", steps=6, train_seed=70 + opened.vue, **PLAIN)
     opened.run()
     opened.wait_for_panel("finished, 6 steps")
     opened.wait_until_idle()
@@ -110,13 +111,13 @@ def test_another_workflow_and_another_tab_stay_as_they_are(opened, miniature):
     tab.wait_for_function("window.app?.graph?.id && app.extensionManager?.setting")
     tab.evaluate("graph => app.loadGraphData(graph)", second)
     opened.open_workflow(first)
-    opened.set_widgets("TrainSeFiID", steps=60, train_seed=8, **SHORT)
+    opened.set_widgets("TrainSeFiID", steps=30, train_seed=8, **PLAIN)
     opened.run()
-    opened.wait_for_panel(re.compile("/ 60|60 steps"))  # sixty steps may be over in one look
+    opened.wait_for_panel(re.compile("/ 30|30 steps"))  # thirty steps may be over in one look
     assert "while it trains" in tab.locator(".sefi-panel").inner_text()
 
     opened.open_workflow(second)
-    opened.set_widgets("TrainSeFiID", steps=7, train_seed=9, **SHORT)
+    opened.set_widgets("TrainSeFiID", steps=7, train_seed=9, **PLAIN)
     assert "while it trains" in opened.panel()
     opened.run()
     opened.wait_for_panel("finished, 7 steps")
@@ -125,8 +126,8 @@ def test_another_workflow_and_another_tab_stay_as_they_are(opened, miniature):
     assert opened.dots() == 7
 
     opened.open_workflow(first)
-    opened.wait_for_panel("finished, 60 steps")
-    assert opened.dots() == 60
+    opened.wait_for_panel("finished, 30 steps")
+    assert opened.dots() == 30
     tab.evaluate("graph => app.loadGraphData(graph)", first)
     tab.wait_for_timeout(1000)
     assert "while it trains" in tab.locator(".sefi-panel").inner_text()
@@ -135,7 +136,7 @@ def test_another_workflow_and_another_tab_stay_as_they_are(opened, miniature):
 
 def test_a_removed_node_leaves_nothing_behind(opened, miniature):
     opened.open_workflow(miniature())
-    opened.set_widgets("TrainSeFiID", steps=8, train_seed=10, **SHORT)
+    opened.set_widgets("TrainSeFiID", steps=8, train_seed=10, **PLAIN)
     opened.run()
     opened.page.evaluate("app.graph.remove(app.graph.nodes.find((n) => n.type === 'TrainSeFiID'))")
     opened.wait_until_idle()

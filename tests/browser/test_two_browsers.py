@@ -3,7 +3,7 @@
 import pytest
 from conftest import VIEWPORT
 from opened import Opened
-from test_panel import SHORT
+from test_panel import PLAIN
 
 NAMES = {"left": ("anna", 900), "right": ("bob", 910)}
 
@@ -19,7 +19,7 @@ def pair(server, browser):
 
 
 def trained(tab, who, seed):
-    tab.set_widgets("TrainSeFiID", steps=6, train_seed=seed, name=who, **SHORT)
+    tab.set_widgets("TrainSeFiID", steps=6, train_seed=seed, name=who, **PLAIN)
     tab.set_widgets("SaveSeFiEmbedding", filename_prefix=f"{who}/%date:yyyy%_%Train SeFi ID.name%")
     tab.run_to_the_end()
     tab.wait_for_panel("finished, 6 steps")

@@ -26,7 +26,7 @@ import pytest
 import seeded
 import torch
 from sefi_pack.nodes.host.text.encoder import class_tokens, token_widths
-from sefi_pack.nodes.host.train import trainer
+from sefi_pack.nodes.host.train import preview, trainer
 from sefi_pack.sefi_core.identity.identity import Identity
 from sefi_pack.sefi_core.picture import subject_mask as subject
 from sefi_pack.sefi_core.training import selection
@@ -93,9 +93,12 @@ def output(tmp_path, monkeypatch):
 
 @pytest.fixture
 def small(monkeypatch):
-    """Asks little of a picture, so that a training is short."""
-    presets = {n: replace(p, views=8) for n, p in trainer.PRESETS.items()}
+    """Asks little of a picture, and of a start, so that a training is short."""
+    presets = {
+        n: replace(p, views=4, candidates=min(3, p.candidates)) for n, p in trainer.PRESETS.items()
+    }
     monkeypatch.setattr(trainer, "PRESETS", presets)
+    monkeypatch.setattr(preview, "PREVIEW_STEPS", 2)
     monkeypatch.setattr(subject, "LOOKS", 1)
     monkeypatch.setattr(selection, "SAMPLES", 2)
 

@@ -96,41 +96,42 @@ def test_folders_are_as_people_have_them(places):
     assert photos_of(zoe, 64).caption == ""
 
 
-def test_pictures_come_upright_and_in_all_their_shades(tmp_path):
+def test_pictures_come_upright_and_in_all_their_shades(places):
+    places.mkdir()
     turned = Image.new("RGB", (80, 64), "white")
     turned.paste("black", (0, 0, 80, 10))
     exif = turned.getexif()
     exif[0x0112] = 6  # a phone held upright: the top of the picture is at its right
-    turned.save(tmp_path / "phone.jpg", exif=exif, quality=95)
-    upright = read_picture(tmp_path / "phone.jpg")
+    turned.save(places / "phone.jpg", exif=exif, quality=95)
+    upright = read_picture(places / "phone.jpg")
     assert upright.shape == (1, 80, 64, 3) and upright[0, :, -5:].max() < 0.1
     deep = np.broadcast_to(np.arange(80, dtype=np.uint16) * 800 + 7, (72, 80))
-    Image.fromarray(deep.copy()).save(tmp_path / "deep.png")
-    assert read_picture(tmp_path / "deep.png")[0, 0, :, 0].unique().numel() == 80
-    assert read_picture(tmp_path / "deep.png").max() == (79 * 800 + 7) / 65535
+    Image.fromarray(deep.copy()).save(places / "deep.png")
+    assert read_picture(places / "deep.png")[0, 0, :, 0].unique().numel() == 80
+    assert read_picture(places / "deep.png").max() == (79 * 800 + 7) / 65535
     for mode, name in (("P", "p.png"), ("L", "l.png"), ("CMYK", "c.jpg"), ("1", "b.bmp")):
-        assert read_picture(picture(tmp_path / name, mode=mode)).shape == (1, 72, 80, 3)
+        assert read_picture(picture(places / name, mode=mode)).shape == (1, 72, 80, 3)
     alpha = Image.fromarray(np.dstack([np.full((72, 80, 3), 9, np.uint8), np.tile(ROW, (72, 1))]))
-    alpha.save(tmp_path / "alpha.png")
+    alpha.save(places / "alpha.png")
     assert torch.equal(
-        read_picture(tmp_path / "alpha.png")[0, 0, :, 3] * 255, torch.tensor(ROW).float()
+        read_picture(places / "alpha.png")[0, 0, :, 3] * 255, torch.tensor(ROW).float()
     )
     alpha.putalpha(255)
-    alpha.save(tmp_path / "opaque.png")
-    assert read_picture(tmp_path / "opaque.png").shape[-1] == 3
-    (tmp_path / "x.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(40))
-    (tmp_path / "cut.png").write_bytes((tmp_path / "p.png").read_bytes()[:300])
+    alpha.save(places / "opaque.png")
+    assert read_picture(places / "opaque.png").shape[-1] == 3
+    (places / "x.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(40))
+    (places / "cut.png").write_bytes((places / "p.png").read_bytes()[:300])
     with pytest.raises(PictureError, match=r"x\.heic: this Python reads no HEIC; export the pic"):
-        read_picture(tmp_path / "x.heic")
+        read_picture(places / "x.heic")
     with pytest.raises(PictureError, match=r"cut\.png: it is no whole picture that can be read"):
-        read_picture(tmp_path / "cut.png")
+        read_picture(places / "cut.png")
 
 
 def test_an_opaque_picture_is_what_load_image_gives(places):
     import nodes
 
-    for mode in ("RGB", "L", "P"):
-        path = picture(places / f"{mode}.png", seed=3, mode=mode)
+    for name, mode in (("c.png", "RGB"), ("l.png", "L"), ("p.png", "P"), ("photo.jpg", "RGB")):
+        path = picture(places / name, seed=3, mode=mode)
         loaded = nodes.LoadImage().load_image(f"town/{path.name}")[0]
         assert torch.equal(read_picture(path), loaded)
 

@@ -208,12 +208,12 @@ def test_a_training_resumed_with_more_steps_keeps_the_selection_it_was_begun_wit
     with monkeypatch.context() as patched:
         interrupt_at(patched, 8)
         with pytest.raises(mm.InterruptProcessingException):
-            ask(steps=20)  # whose race takes 4 x 2 steps
+            ask(steps=20)  # whose race takes 2 x 4 steps
     (name,) = folders.checkpoint_names()[1:]
     resumed = ask(steps=60, resume=name)
     trained = json.loads(resumed[0].metadata["sefi.training"])
-    assert trained["race_every"] == 2 and trained["steps"] == 60
-    assert json.loads(ask(steps=60)[0].metadata["sefi.training"])["race_every"] == 7
+    assert trained["race_every"] == 4 and trained["steps"] == 60
+    assert json.loads(ask(steps=60)[0].metadata["sefi.training"])["race_every"] == 14
 
 
 @pytest.mark.parametrize("step", [1, 2, 8])

@@ -12,7 +12,7 @@ from comfy_server import changed, node_of
 from PIL import Image
 from safetensors import safe_open
 
-STEPS = 6
+STEPS = 2
 SMALL = {"EmptyLatentImage": {"width": 64, "height": 64}, "KSampler": {"steps": 3}}
 WIDTHS = {
     "SD 2.x v": {"clip_h": 1024},
@@ -42,7 +42,7 @@ def test_train_save_load_apply_and_sample(server, graphs, family):
     prefix = f"family/{family.replace(' ', '_')}"
     training = changed(
         of_family(graphs["sdxl" if family == "SDXL" else "train_and_apply"], family),
-        TrainSeFiID={"steps": STEPS, "resolution": 64, "preview_every": STEPS},
+        TrainSeFiID={"steps": STEPS, "resolution": 64, "preview_every": STEPS, "preset": "paper"},
         SaveSeFiEmbedding={"filename_prefix": prefix},
         **SMALL,
     )

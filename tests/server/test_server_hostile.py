@@ -35,7 +35,7 @@ VALUES = {
 LINKED = ("x", 5, None, {"a": 1}, ["9999", 0], ["1", 99], ["1", -1], ["1", "0"], [["1"], 0])
 SMALL = {
     "steps": 1, "resolution": 64, "preview_every": 0, "checkpoint_every": 0, "width": 64,
-    "height": 64, "class_word": "person", "text": "a photo of V*",
+    "height": 64, "class_word": "person", "text": "a photo of V*", "preset": "paper",
 }  # fmt: skip
 SOURCES = {
     "MODEL": ("LoadMiniatureWorld", {"checkpoint": MINIATURE.name}, 0),

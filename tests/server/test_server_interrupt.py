@@ -13,6 +13,7 @@ SHORT = {
     "checkpoint_every": 0,
     "train_seed": 2,
     "name": "stopped",
+    "preset": "paper",  # stops inside a selection: tests/host/test_training.py
 }
 
 

@@ -46,7 +46,7 @@ def test_a_cast_over_http(server):
     loader = {"class_type": "LoadMiniatureWorld", "inputs": {"checkpoint": "miniature.safetensors"}}
     inputs = {
         "folder": "town", "class_word": "person", "steps": 2, "learning_rate": 0.005,
-        "preset": "default", "attention_loss_weight": 0.001, "train_seed": 0, "resolution": 64,
+        "preset": "paper", "attention_loss_weight": 0.001, "train_seed": 0, "resolution": 64,
         "preview_every": 2, "model": ["1", 0], "clip": ["1", 1], "vae": ["1", 2],
     }  # fmt: skip
     sheet = {"class_type": "PreviewImage", "inputs": {"images": ["2", 1]}}

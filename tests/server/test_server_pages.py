@@ -18,6 +18,7 @@ NODES = [
     "LoadSeFiEmbedding",
     "SaveSeFiEmbedding",
     "SeFiAttentionMap",
+    "TrainSeFiCast",
     "TrainSeFiID",
 ]
 HIDDEN = {"unique_id", "prompt", "extra_pnginfo"}

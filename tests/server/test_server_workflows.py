@@ -135,7 +135,7 @@ def test_control_net_and_lora_are_no_bystanders(idle, server, graphs, trained):
 
 
 def test_train_and_apply_in_one_graph(server, graphs):
-    short = {**SHORT, "steps": 1, "preview_every": 0, "train_seed": 1}
+    short = {**SHORT, "steps": 1, "preview_every": 0, "train_seed": 1, "preset": "paper"}
     graph = changed(graphs["train_and_apply"], TrainSeFiID=short, **SMALL)
     run = server.run(graph)
     assert (run.status, run.error) == ("success", "")

@@ -1,11 +1,12 @@
 """A cast without a page: a folder's people onto a shelf, here or by others, and its report."""
 
-__all__ = ["FolderRun", "Shelf", "learn_here"]
+__all__ = ["FolderRun", "Shelf", "everybody", "learn_here"]
 
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import folder_paths
 import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.sd import CLIP, VAE
@@ -31,6 +32,12 @@ PASSING = {"preview_every", "checkpoint_every", "gradient_checkpointing"}  # sha
 Models = tuple[ModelPatcher, CLIP, VAE]
 Done = Callable[[str, bytes, str], None]
 """Is given a person's name, and the whole identity file or the sentence why there is none."""
+
+
+def everybody(folder: Path) -> list[Person]:
+    """Returns the people of a folder, which is this process's input/ from now on."""
+    folder_paths.set_input_directory(str(folder))
+    return people_in(folder, folder)[0]
 
 
 def learn_here(
@@ -71,7 +78,7 @@ class FolderRun:
         self.folder, self.shelf = folder, shelf
         self.settings = with_changed(NODE | DEFAULTS, changed)
         shaping = {n: value for n, value in self.settings.items() if n not in PASSING}
-        self.people, _ = people_in(folder, folder)
+        self.people = everybody(folder)
         self.faults = {person.name: person.fault for person in self.people if person.fault}
         self.keys = {
             person.name: key_of(person, shaping, checkpoint)

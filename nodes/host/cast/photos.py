@@ -1,7 +1,7 @@
 """Pictures, masks and captions of a cast from their files, in the units of the host.
 
-An opaque picture of 8 bits gives the numbers that the host's Load Image gives, so that a training
-of it is one training, whichever node asks.
+An opaque picture of 8 bits is read by the host's own Load Image, whose decoder differs between
+versions, so that a training of it is one training, whichever node asks.
 """
 
 __all__ = ["Photos", "opened", "photos_of", "read_picture"]
@@ -15,7 +15,10 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+import nodes  # the host's
+
 from ....sefi_core.errors import PictureError, PromptError, one_line
+from ..folders import input_folder
 from ..train.pictures import square_pictures
 from .people import Person, Shot
 
@@ -70,19 +73,29 @@ def squared(shot: Shot, side: int) -> tuple[Tensor, Tensor]:
 
 
 def read_picture(path: Path) -> Tensor:
-    """Returns a file as an IMAGE (1, H, W, 3), or 4 where a part of it is transparent: upright, the
-    first of several frames, in as many shades as it has.
+    """Returns a file below input/ as an IMAGE (1, H, W, 3), or 4 where a part of it is transparent:
+    upright, the first of several frames, in as many shades as it has.
     """
     picture = opened(path)
     if picture.mode[0] in "IF":
         return deep(picture)
     if "A" in picture.getbands() or "transparency" in picture.info:
         picture = picture.convert("RGBA")
-        if picture.getchannel("A").getextrema()[0] == 255:
-            picture = picture.convert("RGB")
-    else:
-        picture = picture.convert("RGB")
-    return torch.from_numpy(np.array(picture).astype(np.float32) / 255.0)[None]
+        if picture.getchannel("A").getextrema()[0] < 255:
+            return torch.from_numpy(np.array(picture).astype(np.float32) / 255.0)[None]
+    return loaded(path)
+
+
+def loaded(path: Path) -> Tensor:
+    """Returns a file below input/ as Load Image does, (1, H, W, 3); raises PictureError."""
+    try:
+        image = nodes.LoadImage().load_image(path.relative_to(input_folder()).as_posix())[0]
+    except Exception as error:  # whatever the decoder of this version raises
+        raise PictureError(
+            f"{one_line(path.name)}: Load Image cannot read it ({one_line(str(error), 200)}); "
+            "export it anew as JPEG or PNG."
+        ) from error
+    return image[:1].float().cpu()
 
 
 def read_mask(path: Path) -> Tensor:
