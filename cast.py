@@ -114,7 +114,7 @@ def learn_apart(job: dict) -> list[tuple[str, bytes, str]]:
             path = Path(folder, name)
             path.parent.mkdir(exist_ok=True)
             path.write_bytes(data)
-        given = work.everybody(Path(folder)), job["keys"], job["settings"], job["at_once"]
+        given = work.everybody(Path(folder))[0], job["keys"], job["settings"], job["at_once"]
         work.learn_here(kept["borrowed"][1], *given, lambda *result: found.append(result))
     return found
 
@@ -231,6 +231,8 @@ def learn(run: object, arguments: argparse.Namespace, flags: list[str], load: ob
         print(f"{summary} {run.shelf.folder / 'report.html'}")
     for name, fault in run.faults.items():
         print(f"{name}: {fault}", file=sys.stderr)
+    if run.left_out:
+        print(f"Passed over, as they belong to nobody: {', '.join(run.left_out)}", file=sys.stderr)
     return code or (0 if whole else 1)
 
 

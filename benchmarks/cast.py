@@ -2,7 +2,8 @@
 
     together   24 people of the miniature world, N at once: pairs and winners against single
                trainings, with margins, and wall time a person for N = 1, 4, 8, 24
-    ray        the command on Ray with one and with two one-thread workers: efficiency
+    ways       single trainings, the command, and the command on Ray with one and with two
+               one-thread workers: pairs and wall time
     thousand   a thousand people on Ray's scheduler, by workers that only wait (and have no torch):
                useful durations / (workers x wall) at 1, 8 and 64 workers, 2 % of them killed
     kills      10 workers and 10 drivers of the command killed: who is lost, what is half a file
@@ -32,6 +33,7 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
 AT_ONCE = (1, 4, 8, 24)
+FAR = 1e-4  # of a pair from that of a single training
 FACTOR = 200  # a second of the simulation is so many of a training
 
 
@@ -111,10 +113,7 @@ def together(count: int, steps: int) -> None:
     with tempfile.TemporaryDirectory() as base:
         folder_paths.input_directory = base
         draw_people(Path(base) / "cast", count)
-        settings = {
-            "class_word": "person", "steps": steps, "learning_rate": 0.005, "preset": "default",
-            "attention_loss_weight": 0.001, "train_seed": 0, "resolution": 64, "preview_every": 0,
-        }  # fmt: skip
+        settings = settings_of(steps)
         alone: tuple[dict, dict] | None = None
         print(
             "| N | s a person | winners that differ (margin) | farthest pair |\n|---|---|---|---|"
@@ -166,21 +165,60 @@ def command(base: Path, steps: int, *more: str, cores: int = 1) -> subprocess.Po
     return subprocess.Popen([*program, *apart], env={**os.environ, "OMP_NUM_THREADS": "1"})
 
 
-def on_ray(count: int, steps: int) -> None:
-    """Prints the wall time of the command on Ray with one worker and with two."""
-    walls = {}
-    for workers in (1, 2):
-        with tempfile.TemporaryDirectory() as base:
-            draw_people(Path(base) / "cast", count)
-            # As many cores a worker as leave room for so many of them.
-            cores = max(1, (os.cpu_count() or 1) // workers)
-            started = time.perf_counter()
-            run = command(Path(base), steps, "--ray", "--at-once", "4", cores=cores)
+def ways(count: int, steps: int) -> None:
+    """Prints the wall time of single trainings, of the command, and of the command on Ray with one
+    worker and with two, and how far each one's pairs are from those of single trainings.
+    """
+    from .pack import ensure_pack
+
+    ensure_pack()
+    import folder_paths
+
+    from .world.load import load
+
+    with tempfile.TemporaryDirectory() as place:
+        base, walls = Path(place), {}
+        names = draw_people(base / "cast", count)
+        folder_paths.input_directory = place
+        alone, _, walls["alone"] = learned(base / "cast", load(), 1, settings_of(steps))
+        print(f"single trainings: {walls['alone']:.0f} s", flush=True)
+        # As many cores a worker as leave room for so many of them.
+        each = {n: max(1, (os.cpu_count() or 1) // n) for n in (1, 2)}
+        asked = {
+            "the command": ([], 1),
+            "Ray, 1 worker": (["--ray", "--at-once", "4"], each[1]),
+            "Ray, 2 workers": (["--ray", "--at-once", "4"], each[2]),
+        }
+        for way, (more, cores) in asked.items():
+            out, started = base / way, time.perf_counter()
+            run = command(base, steps, "--out", str(out), *more, cores=cores)
             if run.wait():
-                sys.exit(f"the command ended with {run.returncode}")
-            walls[workers] = time.perf_counter() - started
-            print(f"{workers} workers: {walls[workers]:.0f} s", flush=True)
-    print(f"efficiency of two: {walls[1] / (2 * walls[2]):.2f}")
+                sys.exit(f"{way} ended with {run.returncode}")
+            walls[way] = time.perf_counter() - started
+            apart = {n: pairs_on(out, n).sub(alone[n]).abs().max().item() for n in names}
+            far = ", ".join(f"{n} {d:.1e}" for n, d in apart.items() if d > FAR) or "nobody"
+            print(
+                f"{way}: {walls[way]:.0f} s; farthest pair {max(apart.values()):.1e}, farther than "
+                f"{FAR:g}: {far}",
+                flush=True,
+            )
+        efficiency = walls["Ray, 1 worker"] / (2 * walls["Ray, 2 workers"])
+    print(f"efficiency of two workers, with their starts: {efficiency:.2f}")
+
+
+def pairs_on(shelf: Path, name: str) -> Any:
+    """Returns a person's pairs from the command's folder."""
+    from safetensors.torch import load_file
+
+    return load_file(shelf / f"{name}.safetensors")["pairs.clip_l"]
+
+
+def settings_of(steps: int) -> dict:
+    """Returns the node's inputs, its own defaults but for lengths and sizes."""
+    return {
+        "class_word": "person", "steps": steps, "learning_rate": 0.005, "preset": "default",
+        "attention_loss_weight": 0.001, "train_seed": 0, "resolution": 64, "preview_every": 0,
+    }  # fmt: skip
 
 
 def wait_and_perhaps_die(job: dict) -> tuple[str, float]:
@@ -282,7 +320,7 @@ def kills(times: int, steps: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("part", choices=("together", "ray", "thousand", "kills"))
+    parser.add_argument("part", choices=("together", "ways", "thousand", "kills"))
     parser.add_argument("--people", type=int, default=24)
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--seconds", type=float, default=60.0, help="of a training, measured")
@@ -290,7 +328,7 @@ def main() -> None:
     given = parser.parse_args()
     parts = {
         "together": lambda: together(given.people, given.steps),
-        "ray": lambda: on_ray(given.people, given.steps),
+        "ways": lambda: ways(given.people, given.steps),
         "thousand": lambda: thousand(1000 if given.people == 24 else given.people, given.seconds),
         "kills": lambda: kills(given.times, given.steps),
     }

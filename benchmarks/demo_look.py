@@ -13,7 +13,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 from torch import Tensor
 
-from benchmarks.methods import CLASS_WORD, World
+from benchmarks.methods import World
 from benchmarks.world.judge import Judge, identity, load_judge
 from benchmarks.world.native import PROMPTS
 from benchmarks.world.subjects import Subject, code
@@ -143,7 +143,7 @@ def attention_maps(
     Before training the placeholder is the class word.
     """
     with trainable(world.model, world.clip.patcher, torch.float32) as (model, _), torch.no_grad():
-        encoder = HostTextEncoder(world.clip, CLASS_WORD)
+        encoder = HostTextEncoder(world.clip, "person")
         latent = model.model.process_latent_in(world.vae.encode(reference)).clone()
         backbone = HostBackbone(model, encoder.reference(), latent, torch.float32)
         samples = spread_samples(LatentPool(latent, torch.ones_like(latent[:, :1])), 10, 0, seed=0)

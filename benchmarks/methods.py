@@ -15,7 +15,6 @@ the preset `paper`, from the same views.
 
 __all__ = [
     "ABLATIONS",
-    "CLASS_WORD",
     "MAIN",
     "METHODS",
     "QUICK",
@@ -24,9 +23,10 @@ __all__ = [
     "Prompted",
     "World",
     "learn",
+    "learn_together",
 ]
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -46,19 +46,19 @@ ensure_pack()
 from comfy.model_patcher import ModelPatcher
 from sefi_pack.nodes.host.apply.sampling import apply_identity
 from sefi_pack.nodes.host.text.encoder import HostTextEncoder
-from sefi_pack.nodes.host.train.backbone import HostBackbone
 from sefi_pack.nodes.host.train.borrowing import trainable
 from sefi_pack.nodes.host.train.pictures import encode_pool, square_pictures
 from sefi_pack.nodes.host.train.preparing import subject_masks
 from sefi_pack.nodes.host.train.session import Loaded
+from sefi_pack.sefi_core.errors import TrainingError
 from sefi_pack.sefi_core.identity.identity import Identity
 from sefi_pack.sefi_core.prompts import training_prompt
 from sefi_pack.sefi_core.samples import LatentPool
+from sefi_pack.sefi_core.training import loop
 from sefi_pack.sefi_core.training.config import PRESETS, TrainingConfig
 from sefi_pack.sefi_core.training.learner import Learner
-from sefi_pack.sefi_core.training.loop import train
 
-CLASS_WORD, PLACEHOLDER, RESOLUTION = "person", "V*", 64
+PLACEHOLDER, RESOLUTION = "V*", 64
 LORA_RANK = 8
 
 Prompted = Callable[[str], tuple[ModelPatcher, list]]
@@ -77,6 +77,7 @@ class Method:
         applied: Inputs of Apply that differ from its defaults.
         masked: Whether a mask of the subject is given with the picture, as an artist can.
         study: Parts of another recipe that the pack does not have, of `study.PARTS`.
+        prompts: Training prompts; that which the pack chooses for the class word if empty.
     """
 
     name: str
@@ -88,6 +89,7 @@ class Method:
     applied: tuple[tuple[str, float], ...] = ()
     masked: bool = False
     study: tuple[str, ...] = ()
+    prompts: tuple[str, ...] = ()
 
     def recipe(self) -> dict[str, object]:
         """What shapes the row's numbers, besides its seed and the world, in words of the records.
@@ -124,6 +126,7 @@ class Method:
             "mask given": self.masked,
             "subject found": by.find_subject,
             "applied": dict(self.applied),
+            "training prompts": list(self.prompts),
         }
         return {word: value for word, value in recipe.items() if value}
 
@@ -137,7 +140,7 @@ class Method:
         """A key that rows share which one training serves, if need be at different lengths."""
         whole = "" if self.kind == "tokens" and "decay" not in self.study else self.config.steps
         shared = f"{self.kind} {self.tied} {self.weight_rate} {self.masked} {self.study} {whole}"
-        return f"{shared} {self.config.fingerprint()}"
+        return f"{shared} {self.prompts} {self.config.fingerprint()}"
 
 
 class World:
@@ -206,9 +209,9 @@ def learn(world: World, methods: list[Method], subject: Subject) -> Iterator[Lea
     """Serves rows that share one training; the miniature is as it was when the block ends."""
     first = methods[0]
     if first.kind in ("name", "class"):
-        yield {first: world.plain(subject.name if first.kind == "name" else CLASS_WORD)}
+        yield {first: world.plain(subject.name if first.kind == "name" else subject.kind)}
     elif first.kind == "lora":
-        yield {first: world.plain(CLASS_WORD, train_lora(world, first, subject))}
+        yield {first: world.plain(subject.kind, train_lora(world, first, subject))}
     else:
         with restored(value_and_key_weights(world.model)):
             found = learn_tokens(world, methods, subject)
@@ -220,24 +223,57 @@ def learn_tokens(world: World, methods: list[Method], subject: Subject) -> dict[
     longest = max(methods, key=lambda method: method.config.steps)
     found: dict[Method, Identity] = {}
     with trainable(world.model, world.clip.patcher, torch.float32) as (model, load):
-        encoder = HostTextEncoder(world.clip, CLASS_WORD)
-        learner = make_learner(longest, encoder, model)
         host = Loaded(model, world.clip, world.vae, torch.float32, load)
-        picture, mask = world.picture(subject, longest)
-        if longest.config.find_subject:
-            mask = subject_masks(host, encoder, picture, mask, longest.config)
-        pool = world.pool(model, picture, mask, longest.config)
-        with torch.no_grad():
-            reference = encoder.reference(longest.config.batch_size)
-        backbone = HostBackbone(model, reference, pool.latents[:1], torch.float32)
-        for report in train(backbone, encoder, pool, learner):
+        one = learning(world, longest, host, encoder_of(world, longest, subject.kind), subject)
+        backbone = host.backbone(one.encoder, one.pool.latents, longest.config.batch_size)
+        for report in loop.train(backbone, one.encoder, one.pool, one.learner):
             for method in methods:
                 if method.config.steps == report.step:
-                    # A free table's pairs are its parameter, which goes on learning.
-                    pairs = {name: table.clone() for name, table in learner.pairs().items()}
-                    found[method] = Identity(pairs, class_word=CLASS_WORD)
+                    found[method] = identity_of(one, subject)
         value_and_key_weights(model).requires_grad_(False)
     return found
+
+
+def learn_together(world: World, method: Method, subjects: Sequence[Subject]) -> list[Identity]:
+    """Trains a row that learns tokens for several subjects of a kind in one batch; each learns what
+    it would alone, up to rounding.
+    """
+    with trainable(world.model, world.clip.patcher, torch.float32) as (model, load):
+        host = Loaded(model, world.clip, world.vae, torch.float32, load)
+        encoder = encoder_of(world, method, subjects[0].kind)
+        people = [learning(world, method, host, encoder, subject) for subject in subjects]
+        batch = method.config.batch_size * len(people)
+        backbone = host.backbone(encoder, people[0].pool.latents, batch)
+        for reports in loop.train_together(backbone, people):
+            for report in reports.values():
+                if isinstance(report, TrainingError):
+                    raise report
+        return [identity_of(one, who) for one, who in zip(people, subjects, strict=True)]
+
+
+def encoder_of(world: World, method: Method, noun: str) -> HostTextEncoder:
+    """Returns the text encoder for a row's training prompts, where a class word stands."""
+    return HostTextEncoder(world.clip, noun, texts=method.prompts, tokens=method.config.tokens)
+
+
+def learning(
+    world: World, method: Method, host: Loaded, encoder: HostTextEncoder, subject: Subject
+) -> loop.Subject:
+    """Returns what a subject is learned from and by, as a row has it."""
+    learner = make_learner(method, encoder, host.model)
+    picture, mask = world.picture(subject, method)
+    if method.config.find_subject:
+        plain = HostTextEncoder(world.clip, subject.kind)
+        mask = subject_masks(host, plain, picture, mask, method.config)
+    return loop.Subject(encoder, world.pool(host.model, picture, mask, method.config), learner)
+
+
+def identity_of(one: loop.Subject, subject: Subject) -> Identity:
+    """Returns what has been learned so far; a free table's pairs are its parameter, which goes on
+    learning.
+    """
+    pairs = {name: table.clone() for name, table in one.learner.pairs().items()}
+    return Identity(pairs, class_word=subject.kind)
 
 
 def make_learner(method: Method, encoder: HostTextEncoder, model: ModelPatcher) -> Learner:
@@ -278,7 +314,7 @@ def train_lora(world: World, method: Method, subject: Subject) -> ModelPatcher:
 
     comfy.utils.set_progress_bar_enabled(False)
     config = method.config
-    text = training_prompt(CLASS_WORD)
+    text = training_prompt(subject.kind)
     torch.manual_seed(config.seed)  # the node draws weights and timesteps from the global one
     latents = world.pool(world.model, *world.picture(subject, method), config).latents
     conditioning = world.clip.encode_from_tokens_scheduled(world.clip.tokenize(text))
@@ -317,6 +353,7 @@ ALONE = TrainingConfig(steps=STEPS, learning_rate=TOKEN_RATE)  # every other row
 RACED = replace(ALONE, candidates=DEFAULT.candidates)
 PLAIN = replace(ALONE, attention_loss="off")
 UNFOUND = {"find_subject": False, "masked_loss": False}
+FACE = ("a photo of the face of V*", "a photo of V*", "V*")
 PAPERS_LOSS = {"attention_loss": "all tokens", "attention_loss_weight": 0.003}
 
 
@@ -440,6 +477,16 @@ ABLATIONS: dict[str, tuple[Method, ...]] = {
         ),
         part("one-start", "no selection", candidates=1),
         part("unfound", "subject not found", **UNFOUND),
+    ),
+    "training prompts": (
+        *(
+            replace(part(f"face-{n}", label), prompts=lines)
+            for n, label, lines in (
+                ("alone", "the face", FACE[:1]),
+                ("mixed", "the face, the subject, a close-up", FACE),
+            )
+        ),
+        *(part(f"tokens-{n}", f"{n} tokens", tokens=n) for n in (2, 4)),
     ),
     "what the noisiest stage learns from": (
         Method("noise-loss", "the loss of noise, all seen", config=replace(DEFAULT, **EPSILON)),

@@ -25,21 +25,30 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .methods import ABLATIONS, CLASS_WORD, MAIN, METHODS, QUICK, Method, Prompted, World, learn
+from .methods import (
+    ABLATIONS,
+    MAIN,
+    METHODS,
+    QUICK,
+    Method,
+    Prompted,
+    World,
+    learn,
+    learn_together,
+)
 from .records import Record, append, found, read
 from .report import BASE, RESULTS, SHEET, STRIPS, save_strip, write_report, write_sheet
 from .world import files
 from .world.files import SCALES, miniature
 from .world.judge import JUDGE, Judge, identity, load_judge
 from .world.native import PROMPTS
-from .world.subjects import NAMES, Subject, code, split
+from .world.subjects import KINDS, NAMES, Kind, Subject, code, split
 
 import comfy.sample  # isort: skip - the world's modules put the host on the path
 
 SEEDS, STEPS, GUIDANCE = 2, 12, 5.0
 SAMPLER, SCHEDULER = "dpmpp_2m", "karras"
 TOLERANCE = 0.1  # of ID(P) between machines, whose sums differ in their last digits
-KIND = "person"
 LATENT = 16  # the latents' side
 QUICK_PROMPTS = (0, 1, 4, 6, 9)
 
@@ -104,11 +113,17 @@ class Bench:
     """The world, the judge, and the folder of results."""
 
     def __init__(
-        self, miniature: Path, scale: int, folder: Path, seeds: int, prompts: tuple[int, ...]
+        self,
+        miniature: Path,
+        scale: int,
+        folder: Path,
+        seeds: int,
+        prompts: tuple[int, ...],
+        kind: Kind = "person",
     ) -> None:
         self.world, self.judge, self.folder = World(miniature, scale), load_judge(), folder
         self.scale, self.seeds, self.prompts = scale, seeds, prompts
-        word = self.world.plain(CLASS_WORD)
+        word = self.world.plain(kind)
         self.plain = [sampled(self.world, word, PROMPTS[i][0], seeds) for i in prompts]
         self.fixed = {
             "miniature": digest(miniature.read_bytes()),
@@ -154,6 +169,22 @@ class Bench:
                 # One training may serve several rows; each is told its share of the steps.
                 share = method.config.steps / max(m.config.steps for m in missing)
                 self.score(method, subject, prompted, seconds * share)
+
+    def run_together(self, method: Method, subjects: list[Subject], at_once: int) -> None:
+        """Learns those of some subjects who are missing, several in one batch, and scores each."""
+        missing = [
+            subject
+            for subject in subjects
+            if method.config.seed
+            not in found(read(self.path(subject)), self.heading(method, subject))[0]
+        ]
+        for i in range(0, len(missing), at_once):
+            group, began = missing[i : i + at_once], time.perf_counter()
+            identities = learn_together(self.world, method, group)
+            seconds = (time.perf_counter() - began) / len(group)
+            for subject, learned in zip(group, identities, strict=True):
+                prompted = self.world.with_identity(learned, **dict(method.applied))
+                self.score(method, subject, prompted, seconds)
 
     def score(self, method: Method, subject: Subject, prompted: Prompted, seconds: float) -> None:
         """Samples and scores every prompt, and records the result."""
@@ -249,6 +280,10 @@ def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--methods", default="main", help="names of rows or groups, with commas")
     parser.add_argument("--subjects", default="test", choices=("development", "test"))
+    parser.add_argument("--kind", default="person", choices=KINDS)
+    parser.add_argument(
+        "--at-once", type=int, default=1, help="subjects in a batch, for token rows"
+    )
     parser.add_argument("--limit", type=int, default=16, help="how many subjects")
     parser.add_argument("--seeds", type=int, default=SEEDS)
     parser.add_argument("--train-seeds", type=int, default=1, help="trainings of every subject")
@@ -272,20 +307,26 @@ def main() -> None:
     if given.quick:
         methods, limit, prompts = [METHODS[name] for name in QUICK], 2, QUICK_PROMPTS
     path = given.miniature or miniature(given.scale)
-    bench = Bench(path, given.scale, given.results, given.seeds, prompts)
-    subjects = split(KIND, given.subjects)[:limit]
+    bench = Bench(path, given.scale, given.results, given.seeds, prompts, given.kind)
+    subjects = split(given.kind, given.subjects)[:limit]
     methods = trainings(methods, given.train_seeds)
     part, parts = map(int, given.shard.split("/"))
     if not given.report:
-        for subject in subjects[part::parts]:
+        mine = subjects[part::parts]
+        if given.at_once > 1:
+            for method in methods:
+                if method.kind == "tokens":
+                    bench.run_together(method, mine, given.at_once)
+        for subject in mine:
             for shared in together(methods):
                 bench.run(shared, subject)
-    known = split(KIND, "development")[:limit]
+    known = split(given.kind, "development")[:limit]
     for subject in known:  # the threshold comes from them
         bench.run([METHODS["name"]], subject)
     records = bench.records(subjects, list(METHODS.values()))
     natives = bench.records(known, [METHODS["name"]])
     name = "quick" if given.quick else given.subjects
+    name += f"-{given.kind}s" if given.kind != "person" else ""
     name += f"-s{given.scale}" if given.scale != 1 else ""
     print(write_report(records, natives, given.results, name, bench.fixed))
     bench.sheet(subjects[0], given.results / f"{name}.png")

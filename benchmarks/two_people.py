@@ -19,9 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .methods import CLASS_WORD, METHODS, World, learn_tokens
+from .methods import METHODS, World, learn_tokens
 from .pack import ensure_pack
-from .quality import KIND, sampled
+from .quality import sampled
 from .report import RESULTS, STRIPS, save_strip
 from .world.drawing import Picture, render
 from .world.files import SCALES, miniature
@@ -33,6 +33,7 @@ ensure_pack()
 from sefi_pack.nodes.host.apply.sampling import apply_identity
 from sefi_pack.sefi_core.identity.group import combine
 
+KIND = "person"
 PROMPTS = (
     "a photo of {} and {}",
     "a photo of {} and {} at the beach",
@@ -95,7 +96,7 @@ def rows(world: World, couple: Couple, seeds: int) -> dict[str, Tensor]:
     found = {
         "drawings (what the judge can tell)": drawings(couple),
         "native names": pictures(in_words(*(subject.name for subject in couple))),
-        "class word twice": pictures(in_words(CLASS_WORD, CLASS_WORD)),
+        "class word twice": pictures(in_words(KIND, KIND)),
     }
     for name in LEARNED:
         method = METHODS[name]

@@ -11,6 +11,7 @@ from pathlib import Path
 # Before torch comes: its threads wait without burning the processors that others need.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
+import pytest
 from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -19,6 +20,20 @@ sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != RO
 # A machine that is busy with something else is no failure.
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
+
+SHARED = ("browser", "server")  # folders whose tests share a server, and a page
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With several processes, a file's tests are of one, and those of a shared folder are; the
+    longest come first.
+    """
+    for item in items:
+        folder = item.path.parent.name
+        group = folder if folder in SHARED else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: item.path.parent.name not in SHARED)
+
 
 pack = types.ModuleType("sefi_pack")
 pack.__path__ = [str(ROOT)]

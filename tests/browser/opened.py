@@ -17,6 +17,7 @@ SETTINGS = {
     "Comfy.TutorialCompleted": True,
     "Comfy.Workflow.ShowMissingModelsWarning": False,
     "Comfy.Minimap.Visible": False,
+    "LiteGraph.Canvas.MaximumFps": 10,  # drawn without a card, by the processors that train
 }
 REGISTRY = "https://api.comfy.org/"  # the host asks it about every pack in a workflow
 PATIENCE = 400_000  # ms, of a busy machine

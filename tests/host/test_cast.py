@@ -16,7 +16,7 @@ from sefi_pack.nodes.host.cast import batch, caster
 from sefi_pack.nodes.host.cast.people import people_in
 from sefi_pack.nodes.host.cast.photos import photos_of, read_picture
 from sefi_pack.nodes.host.page import cast_progress
-from sefi_pack.nodes.host.train import preview, trainer
+from sefi_pack.nodes.host.train import trainer
 from sefi_pack.sefi_core.errors import PictureError, PromptError, SettingsError, TrainingError
 from sefi_pack.sefi_core.identity.file_format import load_identity
 
@@ -44,8 +44,7 @@ def places(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def settings(model, clip, vae, small, monkeypatch):
-    monkeypatch.setattr(preview, "PREVIEW_STEPS", 2)
+def settings(model, clip, vae, small):
     return {
         "model": model, "clip": clip, "vae": vae, "class_word": "person", "train_seed": 0,
         "preset": "default", "steps": 6, "learning_rate": 3e-4, "attention_loss_weight": 0.003,

@@ -18,7 +18,6 @@ from cast_on_miniature import ROOT, command
 from PIL import Image
 from safetensors import safe_open
 from sefi_pack.nodes.host.cast.shelf import Shelf
-from sefi_pack.nodes.host.train import preview
 from sefi_pack.sefi_core.errors import IdentityFileError, SettingsError
 from sefi_pack.sefi_core.identity.file_format import load_identity
 
@@ -34,6 +33,7 @@ QUICKEST += ["--set", "preset=paper"]  # which looks for no subject and selects 
 def town(tmp_path, monkeypatch):
     """A folder of three people, and an output folder of its own."""
     monkeypatch.setattr(folder_paths, "output_directory", str(tmp_path / "output"))
+    monkeypatch.setattr(folder_paths, "input_directory", folder_paths.input_directory)  # moved
     monkeypatch.setattr(comfy.utils, "PROGRESS_BAR_HOOK", None)
     folder = tmp_path / "town"
     folder.mkdir()
@@ -45,9 +45,8 @@ def town(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def start(town, small, monkeypatch):
+def start(town, small):
     """Runs the command in this process on small models; returns its exit code and its table."""
-    monkeypatch.setattr(preview, "PREVIEW_STEPS", 2)
 
     def started(
         *more, load=lambda path: (seeded.tiny_model(), seeded.tiny_clip(), seeded.seeded_vae())
@@ -70,12 +69,14 @@ def states(table):
     return {name: row["state"] for name, row in table.items()}
 
 
-def test_a_folder_is_learned_once_and_reported(town, start):
+def test_a_folder_is_learned_once_and_reported(town, start, capsys):
     (town / "dora.png").write_bytes(b"no picture")
+    (town / "notes.docx").write_bytes(b"nobody's")
     code, table = start("--at-once", "2")
     assert code == 1 and states(table) == {
         "anna": "trained", "bob": "trained", "carl": "trained", "dora": "failed",
     }  # fmt: skip
+    assert "Passed over, as they belong to nobody: notes.docx" in capsys.readouterr().err
     assert "no whole picture" in table["dora"]["note"] and float(table["bob"]["denoising"]) > 0
     out = town.parent / "town-identities"
     assert load_identity(out / "anna.safetensors").pairs["clip_l"].shape[:3] == (5, 2, 1)

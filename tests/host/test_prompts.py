@@ -86,7 +86,7 @@ def test_every_picture_is_shown_as_often_with_its_own_caption(ask, drawn):
         batch_size=8,
     )
     assert told(trained)["captions"] == ["at night", "", "in the snow"]
-    assert told(trained)["views"] == 9  # of eight that were asked for
+    assert told(trained)["views"] == 6  # of four that were asked for
     prompts = torch.cat([samples.prompts for samples in drawn[1:]])
     tones = torch.cat([samples.latents.mean(dim=(1, 2, 3)) for samples in drawn[1:]])
     captions = prompts // 2

@@ -83,9 +83,7 @@ def train_cast(
                 save(learned, shelf_of(folder), progress, node_id)
 
         Learning(session, people, settings, at_once, progress, keep).of_all()
-        require_somebody(found.values())
-        kept = progress.keep_asked and any(n not in found for n in all_names)
-        progress.finish("kept" if kept else "finished", told(all_names, found, left_out))
+        finish(all_names, found, left_out, progress)
     done = [found[n] for n in all_names if n in found and found[n].identity is not None]
     panel = {"sefi_training": [progress.training.outcome()]}
     return [one.identity for one in done], contact_sheet(progress.training.people), panel
@@ -128,6 +126,15 @@ def save(learned: Learned, shelf: str, progress: CastProgress, node_id: str | No
             save_new_identity(learned.identity, prefix, cover, learned.name, node_id=node_id)
     except SefiError as error:
         progress.say(f"{learned.name}: {error}")
+
+
+def finish(
+    names: Sequence[str], found: dict[str, Learned], left_out: Sequence[str], progress: CastProgress
+) -> None:
+    """Ends what the panel shows of a cast; raises TrainingError if there is not one identity."""
+    require_somebody(found.values())
+    kept = progress.keep_asked and any(name not in found for name in names)
+    progress.finish("kept" if kept else "finished", told(names, found, left_out))
 
 
 def require_somebody(found: Collection[Learned]) -> None:

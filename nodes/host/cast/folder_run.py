@@ -34,10 +34,12 @@ Done = Callable[[str, bytes, str], None]
 """Is given a person's name, and the whole identity file or the sentence why there is none."""
 
 
-def everybody(folder: Path) -> list[Person]:
-    """Returns the people of a folder, which is this process's input/ from now on."""
+def everybody(folder: Path) -> tuple[list[Person], list[str]]:
+    """Returns the people of a folder, which is this process's input/ from now on, and the names of
+    files that are nobody's.
+    """
     folder_paths.set_input_directory(str(folder))
-    return people_in(folder, folder)[0]
+    return people_in(folder, folder)
 
 
 def learn_here(
@@ -78,7 +80,7 @@ class FolderRun:
         self.folder, self.shelf = folder, shelf
         self.settings = with_changed(NODE | DEFAULTS, changed)
         shaping = {n: value for n, value in self.settings.items() if n not in PASSING}
-        self.people = everybody(folder)
+        self.people, self.left_out = everybody(folder)
         self.faults = {person.name: person.fault for person in self.people if person.fault}
         self.keys = {
             person.name: key_of(person, shaping, checkpoint)

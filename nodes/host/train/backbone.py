@@ -146,12 +146,9 @@ class HostBackbone:
         noted = list(self.layers) if with_maps else []
         options["patches_replace"] = {"attn2": dict.fromkeys(noted, attend_and_note)}
 
-        latents, device = samples.latents, samples.latents.device
-        prompts = sent(samples.prompts, device)
-        sigma = sigmas_at(self.sampling, sent(samples.timesteps, device)).to(latents)
-        noise = sent(samples.noise, device).to(latents)
-        seen = sent(samples.seen, device).to(latents).view(-1, 1, 1, 1)
-        noised = self.sampling.noise_scaling(sigma, noise, latents * seen)
+        latents = samples.latents
+        prompts = sent(samples.prompts, latents.device)
+        sigma, noised = self.noised(samples)
         output = self.run(noised, sigma, keys, options, prompts)
         offset, slope = self.denoising(sigma, noised)
         return Prediction(
@@ -161,6 +158,14 @@ class HostBackbone:
             [self.layers[layer] for layer in noted],
             slope[:, 0, 0, 0].abs() * (1.0 + sigma**-2).sqrt(),
         )
+
+    def noised(self, samples: Samples) -> tuple[Tensor, Tensor]:
+        """Returns noise levels (B,) and the latents (B, c, h, w) with that much noise in them."""
+        latents, device = samples.latents, samples.latents.device
+        sigma = sigmas_at(self.sampling, sent(samples.timesteps, device)).to(latents)
+        noise = sent(samples.noise, device).to(latents)
+        seen = sent(samples.seen, device).to(latents).view(-1, 1, 1, 1)
+        return sigma, self.sampling.noise_scaling(sigma, noise, latents * seen)
 
     def denoising(self, sigma: Tensor, noised: Tensor) -> tuple[Tensor, Tensor]:
         """Returns offset and slope (B, c, h, w) of the affine map by which the host makes the
