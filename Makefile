@@ -9,7 +9,7 @@ test: setup
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy --cache-dir $(VENV)/.mypy_cache
-	OMP_NUM_THREADS=1 $(VENV)/bin/pytest tests -n 2 --dist loadgroup --durations=15
+	OMP_NUM_THREADS=1 $(VENV)/bin/pytest tests -n 2 --dist loadscope --no-loadscope-reorder --durations=15
 
 demo: setup
 	@$(VENV)/bin/python benchmarks/demo.py

@@ -13,6 +13,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import pytest
 from hypothesis import settings
+from xdist.scheduler import LoadScopeScheduling
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != ROOT]
@@ -24,14 +25,21 @@ settings.load_profile("patient")
 SHARED = ("browser", "server")  # folders whose tests share a server, and a page
 
 
+class ByServer(LoadScopeScheduling):
+    """With several processes, a file's tests are of one, and so are those of a shared folder."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        path = nodeid.partition("::")[0]
+        folder = path.partition("/")[0]
+        return folder if folder in SHARED else path
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> ByServer:
+    return ByServer(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With several processes, a file's tests are of one, and those of a shared folder are; the
-    longest come first.
-    """
-    for item in items:
-        folder = item.path.parent.name
-        group = folder if folder in SHARED else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
+    """What takes longest comes first, so that no process waits for it at the end."""
     items.sort(key=lambda item: item.path.parent.name not in SHARED)
 
 
