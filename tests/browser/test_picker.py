@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+import shutil
 from io import BytesIO
 
 import pytest
@@ -38,7 +39,9 @@ def put(folder, name, pairs="pairs.clip_l", **metadata):
 
 @pytest.fixture(scope="module")
 def folder(server):
+    """The server's identities: these alone, whatever the tests before have saved there."""
     folder = server.folder / "models/sefi"
+    shutil.rmtree(folder, ignore_errors=True)
     put(
         folder,
         "people/anna.safetensors",
