@@ -6,6 +6,7 @@ Its root never goes on sys.path, where its `nodes` would hide the host's module 
 import os
 import sys
 import types
+from collections import Counter
 from pathlib import Path
 
 # Before torch comes: its threads wait without burning the processors that others need.
@@ -40,7 +41,13 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> ByServer:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What takes longest comes first, so that no process waits for it at the end."""
-    items.sort(key=lambda item: item.path.parent.name not in SHARED)
+    sizes = Counter(item.path for item in items)
+
+    def place(item: pytest.Item) -> tuple[bool, int, str]:
+        shared = item.path.parent.name in SHARED
+        return not shared, 0 if shared else -sizes[item.path], str(item.path)
+
+    items.sort(key=place)
 
 
 pack = types.ModuleType("sefi_pack")
