@@ -17,7 +17,7 @@ from pathlib import Path
 
 import skimage.data
 import torch
-from demo_run import BASE, OUT, download, keep, queue, say, workflow
+from demo_run import BASE, OUT, download, give, keep, queue, say, workflow
 from PIL import Image
 
 from comfy_server import ComfyServer, changed, host_folder, link, node_of  # isort: skip
@@ -80,7 +80,7 @@ def portrait_demo(checkpoint: Path, steps: int | None) -> str:
     portrait = Image.fromarray(skimage.data.astronaut()).crop(HEAD_AND_SHOULDERS)
     portrait.save(OUT / PORTRAIT)
     link(checkpoint, BASE / "models/checkpoints" / checkpoint.name)
-    link(OUT / PORTRAIT, BASE / "input" / PORTRAIT)
+    give(OUT / PORTRAIT)
     keep(OUT / PORTRAIT, "the portrait: Eileen Collins, NASA, public domain")
 
     say(f"starting the ComfyUI in {host_folder()} with {checkpoint.name}")

@@ -27,8 +27,8 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 
-from demo_run import BASE, OUT, ROOT, download, fetched, keep, queue, say, workflow
-from comfy_server import ComfyServer, Graph, changed, host_folder, link, node_of, with_miniature
+from demo_run import BASE, OUT, ROOT, download, fetched, give, keep, queue, say, workflow
+from comfy_server import ComfyServer, Graph, changed, host_folder, node_of, with_miniature
 
 sys.path.append(str(ROOT))  # `ensure_pack` takes it off again
 from benchmarks.methods import METHODS, World, learn_tokens
@@ -75,7 +75,7 @@ def miniature_demo(steps: int | None) -> str:
     world = World(CHECKPOINT, SCALE)
     reference = world.reference(subject)
     Image.fromarray(reference[0].mul(255.0).round().byte().numpy()).save(OUT / PICTURE)
-    link(OUT / PICTURE, BASE / "input" / PICTURE)
+    give(OUT / PICTURE)
     keep(OUT / PICTURE, f'the only picture of "{subject.name}", whom the miniature never saw')
 
     say(f"starting the ComfyUI in {host_folder()} with the miniature world, a toy")
