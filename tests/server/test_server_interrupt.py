@@ -47,7 +47,7 @@ def test_stopped_training_resumes_to_the_same_identity(server, graphs):
     assert str(so_far) in stopped.texts(node)[-1]
     done = len(load_file(checkpoint)["losses"])
     assert stopped.steps(node)[-1] <= done < STEPS
-    assert load_file(so_far)["pairs.clip_l"].shape[:3] == (5, 2, 1)
+    assert load_file(so_far)["pairs.clip_l"].shape == (5, 2, 1, 128)
     offered = server.get("object_info/TrainSeFiID")["TrainSeFiID"]["input"]["optional"]["resume"]
     assert checkpoint.name in offered[1]["options"]
 
