@@ -5,7 +5,8 @@
     ways       single trainings, the command, and the command on Ray with one and with two
                one-thread workers: pairs and wall time
     thousand   a thousand people on Ray's scheduler, by workers that only wait (and have no torch):
-               useful durations / (workers x wall) at 1, 8 and 64 workers, 2 % of them killed
+               useful durations / (workers x wall) at 1, 8 and 64 workers, 2 % of people have
+               their worker killed; starts and restarts are told apart
     kills      10 workers and 10 drivers of the command killed: who is lost, what is half a file
 
 `--steps` and `--people` make it shorter. Needs `pip install ray` but for `together`.
@@ -34,7 +35,9 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parent.parent
 AT_ONCE = (1, 4, 8, 24)
 FAR = 1e-4  # of a pair from that of a single training
-FACTOR = 200  # a second of the simulation is so many of a training
+# By the number of workers: a second of the simulation is so many of a training. What a scheduler
+# costs is a matter of jobs a second, so that many workers are given jobs less shortened.
+FACTORS = {1: 200, 8: 40, 64: 10}
 
 
 def draw_people(folder: Path, count: int) -> list[str]:
@@ -221,22 +224,35 @@ def settings_of(steps: int) -> dict:
     }  # fmt: skip
 
 
-def wait_and_perhaps_die(job: dict) -> tuple[str, float]:
-    """Waits as long as a training would take; the first time, if its number is up, its worker is
-    killed at the moment that was drawn.
+def work(job: dict) -> tuple[str, float]:
+    """Waits as long as a training would take, and notes when and in which process it began. The
+    first time, if its number is up, its worker is killed at the moment that was drawn.
     """
     import os
     import signal
     import time
     from pathlib import Path
 
-    mark = Path(job["folder"], job["name"])
+    begun, log = time.time(), Path(job["folder"])
+    (log / f"begun-{os.getpid()}-{job['name']}").write_text(str(begun))
+    mark = log / f"killed-{job['name']}"
     if job["dies_at"] is not None and not mark.exists():
-        mark.touch()
         time.sleep(job["dies_at"])
+        mark.write_text(str(time.time()))
         os.kill(os.getpid(), signal.SIGKILL)
     time.sleep(job["seconds"])
     return job["name"], job["seconds"]
+
+
+def meet(folder: str, workers: int) -> None:
+    """Waits until as many processes as there are workers wait here."""
+    import os
+    import time
+    from pathlib import Path
+
+    Path(folder, f"here-{os.getpid()}").touch()
+    while len(list(Path(folder).glob("here-*"))) < workers:
+        time.sleep(0.1)
 
 
 def drawn_job(name: str, folder: str, seconds: float, draw: random.Random) -> dict:
@@ -246,36 +262,59 @@ def drawn_job(name: str, folder: str, seconds: float, draw: random.Random) -> di
     return {"name": name, "folder": folder, "seconds": own, "dies_at": dies_at}
 
 
+def restarting(folder: Path) -> float:
+    """Returns the seconds for which slots had no worker: from a kill to its successor's first job.
+
+    Which process follows which does not matter to the sum.
+    """
+    killed = sorted(float(path.read_text()) for path in folder.glob("killed-*"))
+    first: dict[str, float] = {}
+    for path in folder.glob("begun-*"):
+        process, at = path.name.split("-")[1], float(path.read_text())
+        first[process] = min(at, first.get(process, at))
+    known = {path.name.split("-")[1] for path in folder.glob("here-*")}
+    new = sorted(at for process, at in first.items() if process not in known)
+    return sum(begun - ended for ended, begun in zip(killed, new, strict=False))
+
+
+def simulated(people: int, seconds: float, workers: int) -> None:
+    """Prints how a number of workers gets through so many people."""
+    import ray
+
+    draw = random.Random(0)
+    with tempfile.TemporaryDirectory() as folder:
+        jobs = [drawn_job(str(i), folder, seconds, draw) for i in range(people)]
+        started = time.perf_counter()
+        ray.init(num_cpus=workers, include_dashboard=False, log_to_driver=False)
+        arrive = ray.remote(num_cpus=1)(meet)
+        ray.get([arrive.remote(folder, workers) for _ in range(workers)])
+        begun = time.perf_counter()
+        learn = ray.remote(num_cpus=1, max_retries=20)(work)
+        done = ray.get([learn.remote(job) for job in jobs])
+        wall = time.perf_counter() - begun
+        ray.shutdown()
+        restarts = restarting(Path(folder))
+        killed = len(list(Path(folder).glob("killed-*")))
+    useful = sum(took for _, took in done)
+    lost = people - len({name for name, _ in done})
+    print(
+        f"{workers} workers, {seconds:.2f} s a person: efficiency "
+        f"{useful / (workers * wall - restarts):.3f} ({useful / (workers * wall):.3f} with "
+        f"restarts; {useful:.0f} s useful in {wall:.0f} s; start {begun - started:.0f} s; {killed} "
+        f"killed, {restarts:.0f} s until others had begun), {lost} lost, {len(done) - people} "
+        "twice",
+        flush=True,
+    )
+
+
 def thousand(people: int, seconds: float) -> None:
     """Prints the efficiency of Ray's own scheduler for a thousand people.
 
     Arguments:
-        seconds: A training's, measured; divided by FACTOR here.
+        seconds: A training's, measured.
     """
-    import ray
-
-    draw = random.Random(0)
-    for workers in (1, 8, 64):
-        with tempfile.TemporaryDirectory() as folder:
-            jobs = [drawn_job(str(i), folder, seconds / FACTOR, draw) for i in range(people)]
-            ray.init(num_cpus=workers, include_dashboard=False, log_to_driver=False)
-            learn = ray.remote(num_cpus=1, max_retries=20, max_calls=0)(wait_and_perhaps_die)
-            idle = [{**jobs[0], "seconds": 2.0, "dies_at": None} for _ in range(workers)]
-            started = time.perf_counter()
-            ray.get([learn.remote(job) for job in idle])
-            begun = time.perf_counter()
-            done = ray.get([learn.remote(job) for job in jobs])
-            wall = time.perf_counter() - begun
-            ray.shutdown()
-        lost = people - len({name for name, _ in done})
-        useful = sum(took for _, took in done)
-        deaths = sum(job["dies_at"] is not None for job in jobs)
-        print(
-            f"{workers} workers: efficiency {useful / (workers * wall):.3f} ({useful:.0f} s useful "
-            f"in {wall:.0f} s; start {begun - started - 2:.1f} s apart; {deaths} killed), {lost} "
-            f"lost, {len(done) - people} twice",
-            flush=True,
-        )
+    for workers, factor in FACTORS.items():
+        simulated(people, seconds / factor, workers)
 
 
 def kills(times: int, steps: int) -> None:

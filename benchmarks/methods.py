@@ -45,7 +45,7 @@ from .world.subjects import Subject
 ensure_pack()
 from comfy.model_patcher import ModelPatcher
 from sefi_pack.nodes.host.apply.sampling import apply_identity
-from sefi_pack.nodes.host.text.encoder import HostTextEncoder
+from sefi_pack.nodes.host.text.encoder import HostTextEncoder, word_tokens
 from sefi_pack.nodes.host.train.borrowing import trainable
 from sefi_pack.nodes.host.train.pictures import encode_pool, square_pictures
 from sefi_pack.nodes.host.train.preparing import subject_masks
@@ -78,6 +78,9 @@ class Method:
         masked: Whether a mask of the subject is given with the picture, as an artist can.
         study: Parts of another recipe that the pack does not have, of `study.PARTS`.
         prompts: Training prompts; that which the pack chooses for the class word if empty.
+        class_word: The class word, "{}" being the subject's kind.
+        in_place: Whether several tokens of a class word are a start each for one of the subject's,
+            in place of their mean for all.
     """
 
     name: str
@@ -90,6 +93,8 @@ class Method:
     masked: bool = False
     study: tuple[str, ...] = ()
     prompts: tuple[str, ...] = ()
+    class_word: str = "{}"
+    in_place: bool = False
 
     def recipe(self) -> dict[str, object]:
         """What shapes the row's numbers, besides its seed and the world, in words of the records.
@@ -127,6 +132,8 @@ class Method:
             "subject found": by.find_subject,
             "applied": dict(self.applied),
             "training prompts": list(self.prompts),
+            "class word": self.class_word.removeprefix("{}"),
+            "in place": self.in_place,
         }
         return {word: value for word, value in recipe.items() if value}
 
@@ -140,7 +147,8 @@ class Method:
         """A key that rows share which one training serves, if need be at different lengths."""
         whole = "" if self.kind == "tokens" and "decay" not in self.study else self.config.steps
         shared = f"{self.kind} {self.tied} {self.weight_rate} {self.masked} {self.study} {whole}"
-        return f"{shared} {self.prompts} {self.config.fingerprint()}"
+        words = f"{self.prompts} {self.class_word} {self.in_place}"
+        return f"{shared} {words} {self.config.fingerprint()}"
 
 
 class World:
@@ -224,12 +232,12 @@ def learn_tokens(world: World, methods: list[Method], subject: Subject) -> dict[
     found: dict[Method, Identity] = {}
     with trainable(world.model, world.clip.patcher, torch.float32) as (model, load):
         host = Loaded(model, world.clip, world.vae, torch.float32, load)
-        one = learning(world, longest, host, encoder_of(world, longest, subject.kind), subject)
+        one = learning(world, longest, host, encoder_of(world, longest, subject), subject)
         backbone = host.backbone(one.encoder, one.pool.latents, longest.config.batch_size)
         for report in loop.train(backbone, one.encoder, one.pool, one.learner):
             for method in methods:
                 if method.config.steps == report.step:
-                    found[method] = identity_of(one, subject)
+                    found[method] = identity_of(one, method, subject)
         value_and_key_weights(model).requires_grad_(False)
     return found
 
@@ -240,7 +248,7 @@ def learn_together(world: World, method: Method, subjects: Sequence[Subject]) ->
     """
     with trainable(world.model, world.clip.patcher, torch.float32) as (model, load):
         host = Loaded(model, world.clip, world.vae, torch.float32, load)
-        encoder = encoder_of(world, method, subjects[0].kind)
+        encoder = encoder_of(world, method, subjects[0])
         people = [learning(world, method, host, encoder, subject) for subject in subjects]
         batch = method.config.batch_size * len(people)
         backbone = host.backbone(encoder, people[0].pool.latents, batch)
@@ -248,12 +256,16 @@ def learn_together(world: World, method: Method, subjects: Sequence[Subject]) ->
             for report in reports.values():
                 if isinstance(report, TrainingError):
                     raise report
-        return [identity_of(one, who) for one, who in zip(people, subjects, strict=True)]
+        return [identity_of(one, method, who) for one, who in zip(people, subjects, strict=True)]
 
 
-def encoder_of(world: World, method: Method, noun: str) -> HostTextEncoder:
-    """Returns the text encoder for a row's training prompts, where a class word stands."""
-    return HostTextEncoder(world.clip, noun, texts=method.prompts, tokens=method.config.tokens)
+def encoder_of(world: World, method: Method, subject: Subject) -> HostTextEncoder:
+    """Returns the text encoder for a row's training prompts of a kind of subjects."""
+    noun, tokens = method.class_word.format(subject.kind), method.config.tokens
+    encoder = HostTextEncoder(world.clip, noun, texts=method.prompts, tokens=tokens)
+    if method.in_place:
+        encoder.class_tokens = word_tokens(world.clip, noun)
+    return encoder
 
 
 def learning(
@@ -263,17 +275,17 @@ def learning(
     learner = make_learner(method, encoder, host.model)
     picture, mask = world.picture(subject, method)
     if method.config.find_subject:
-        plain = HostTextEncoder(world.clip, subject.kind)
+        plain = HostTextEncoder(world.clip, method.class_word.format(subject.kind))
         mask = subject_masks(host, plain, picture, mask, method.config)
     return loop.Subject(encoder, world.pool(host.model, picture, mask, method.config), learner)
 
 
-def identity_of(one: loop.Subject, subject: Subject) -> Identity:
+def identity_of(one: loop.Subject, method: Method, subject: Subject) -> Identity:
     """Returns what has been learned so far; a free table's pairs are its parameter, which goes on
     learning.
     """
     pairs = {name: table.clone() for name, table in one.learner.pairs().items()}
-    return Identity(pairs, class_word=subject.kind)
+    return Identity(pairs, class_word=method.class_word.format(subject.kind))
 
 
 def make_learner(method: Method, encoder: HostTextEncoder, model: ModelPatcher) -> Learner:
@@ -487,6 +499,14 @@ ABLATIONS: dict[str, tuple[Method, ...]] = {
             )
         ),
         *(part(f"tokens-{n}", f"{n} tokens", tokens=n) for n in (2, 4)),
+    ),
+    "class word of two tokens": tuple(
+        replace(part(f"old-{name}", label, tokens=tokens), class_word="old {}", in_place=in_place)
+        for name, label, tokens, in_place in (
+            ("mean", "one token, from their mean", 1, False),
+            ("means", "two tokens, each from their mean", 2, False),
+            ("in-place", "two tokens, each from its own", 2, True),
+        )
     ),
     "what the noisiest stage learns from": (
         Method("noise-loss", "the loss of noise, all seen", config=replace(DEFAULT, **EPSILON)),

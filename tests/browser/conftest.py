@@ -10,10 +10,8 @@ import shutil
 import pytest
 from comfy_server import ROOT, ComfyServer
 from furnished import furnish
-from opened import FLAGS, SHOTS, Opened, on_the_miniature
+from opened import FLAGS, SHOTS, VIEWPORT, Opened, on_the_miniature
 from playwright.sync_api import sync_playwright
-
-VIEWPORT = {"width": 1500, "height": 1000}
 
 
 @pytest.fixture(scope="session")

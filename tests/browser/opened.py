@@ -1,6 +1,6 @@
 """ComfyUI's page as an artist has it open: what the tests do in it, and what it complains about."""
 
-__all__ = ["FLAGS", "PATIENCE", "SHOTS", "Opened", "on_the_miniature"]
+__all__ = ["FLAGS", "PATIENCE", "SHOTS", "VIEWPORT", "Opened", "on_the_miniature"]
 
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ from comfy_server import PACK_NAME, ComfyServer
 from playwright.sync_api import BrowserContext, ConsoleMessage, Page
 
 SHOTS = Path(__file__).parent / "shots"
+VIEWPORT = {"width": 1500, "height": 1000}
 FLAGS = [
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",

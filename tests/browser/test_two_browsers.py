@@ -1,8 +1,7 @@
 """Two people on one server with the same workflow file: neither is shown what the other does."""
 
 import pytest
-from conftest import VIEWPORT
-from opened import Opened
+from opened import VIEWPORT, Opened
 from test_panel import PLAIN
 
 NAMES = {"left": ("anna", 900), "right": ("bob", 910)}
