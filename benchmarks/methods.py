@@ -29,6 +29,7 @@ __all__ = [
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,7 @@ from torch import Tensor, nn
 
 from .pack import ensure_pack
 from .study import PARTS
+from .world.captions import PLACES
 from .world.drawing import Picture, render, silhouette
 from .world.load import load
 from .world.scenery import SCENES
@@ -81,6 +83,7 @@ class Method:
         class_word: The class word, "{}" being the subject's kind.
         in_place: Whether several tokens of a class word are a start each for one of the subject's,
             in place of their mean for all.
+        said: Whether the picture's scene is said as an artist can, by a caption.
     """
 
     name: str
@@ -95,6 +98,14 @@ class Method:
     prompts: tuple[str, ...] = ()
     class_word: str = "{}"
     in_place: bool = False
+    said: bool = False
+
+    def texts(self, subject: Subject) -> tuple[str, ...]:
+        """Returns the training prompts of a subject, with a caption if the row has one."""
+        noun = self.class_word.format(subject.kind)
+        prompts = self.prompts or (training_prompt(PLACEHOLDER, noun),)
+        scene = photo(subject)[0].scene
+        return tuple(f"{p}, {PLACES[scene][0]}" if self.said else p for p in prompts)
 
     def recipe(self) -> dict[str, object]:
         """What shapes the row's numbers, besides its seed and the world, in words of the records.
@@ -134,6 +145,7 @@ class Method:
             "training prompts": list(self.prompts),
             "class word": self.class_word.removeprefix("{}"),
             "in place": self.in_place,
+            "scene said": self.said,
         }
         return {word: value for word, value in recipe.items() if value}
 
@@ -147,7 +159,7 @@ class Method:
         """A key that rows share which one training serves, if need be at different lengths."""
         whole = "" if self.kind == "tokens" and "decay" not in self.study else self.config.steps
         shared = f"{self.kind} {self.tied} {self.weight_rate} {self.masked} {self.study} {whole}"
-        words = f"{self.prompts} {self.class_word} {self.in_place}"
+        words = f"{self.prompts} {self.class_word} {self.in_place} {self.said}"
         return f"{shared} {words} {self.config.fingerprint()}"
 
 
@@ -248,10 +260,18 @@ def learn_together(world: World, method: Method, subjects: Sequence[Subject]) ->
     """
     with trainable(world.model, world.clip.patcher, torch.float32) as (model, load):
         host = Loaded(model, world.clip, world.vae, torch.float32, load)
-        encoder = encoder_of(world, method, subjects[0])
-        people = [learning(world, method, host, encoder, subject) for subject in subjects]
+        texts = [method.texts(subject) for subject in subjects]
+        encoders = {
+            t: encoder_of(world, method, who) for t, who in zip(texts, subjects, strict=True)
+        }
+        counts = (encoder.count for encoder in encoders.values())
+        firsts = dict(zip(encoders, accumulate(counts, initial=0), strict=False))
+        people = [
+            replace(learning(world, method, host, encoders[t], who), prompt=firsts[t])
+            for t, who in zip(texts, subjects, strict=True)
+        ]
         batch = method.config.batch_size * len(people)
-        backbone = host.backbone(encoder, people[0].pool.latents, batch)
+        backbone = host.shared_backbone(list(encoders.values()), people[0].pool.latents, batch)
         for reports in loop.train_together(backbone, people):
             for report in reports.values():
                 if isinstance(report, TrainingError):
@@ -260,9 +280,9 @@ def learn_together(world: World, method: Method, subjects: Sequence[Subject]) ->
 
 
 def encoder_of(world: World, method: Method, subject: Subject) -> HostTextEncoder:
-    """Returns the text encoder for a row's training prompts of a kind of subjects."""
+    """Returns the text encoder for a row's training prompts of a subject."""
     noun, tokens = method.class_word.format(subject.kind), method.config.tokens
-    encoder = HostTextEncoder(world.clip, noun, texts=method.prompts, tokens=tokens)
+    encoder = HostTextEncoder(world.clip, noun, texts=method.texts(subject), tokens=tokens)
     if method.in_place:
         encoder.class_tokens = word_tokens(world.clip, noun)
     return encoder
@@ -500,6 +520,7 @@ ABLATIONS: dict[str, tuple[Method, ...]] = {
         ),
         *(part(f"tokens-{n}", f"{n} tokens", tokens=n) for n in (2, 4)),
     ),
+    "caption": (replace(part("said", "the scene is said"), said=True),),
     "class word of two tokens": tuple(
         replace(part(f"old-{name}", label, tokens=tokens), class_word="old {}", in_place=in_place)
         for name, label, tokens, in_place in (

@@ -7,7 +7,7 @@ beside the words. "person" and "dog" come bare ("the face of person"), as in ide
 with an article.
 """
 
-__all__ = ["FILLERS", "Caption", "caption", "vocabulary"]
+__all__ = ["FILLERS", "PLACES", "Caption", "caption", "vocabulary"]
 
 from dataclasses import dataclass
 

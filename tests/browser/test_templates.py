@@ -1,7 +1,7 @@
 """Every example workflow, opened from the template browser; two are run as they are, only smaller.
 
 Two ask for a checkpoint that is not here, and the host says so. The others run over HTTP
-(tests/server) by the same graphs, but for pet_or_thing, which is train_and_apply in other words.
+(tests/server) by the same graphs, but for sdxl, which is sdxl_tags in other words.
 """
 
 import json

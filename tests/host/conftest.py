@@ -1,5 +1,6 @@
 """The genuine host in this process, and small models of its own classes."""
 
+import functools
 import gc
 import os
 import sys
@@ -30,6 +31,10 @@ from sefi_pack.nodes.host.train import preview, trainer
 from sefi_pack.sefi_core.identity.identity import Identity
 from sefi_pack.sefi_core.picture import subject_mask as subject
 from sefi_pack.sefi_core.training import selection
+from transformers import CLIPTokenizer
+
+# Its 49,408 words are read once: each small CLIP would read them anew, and no test changes them.
+CLIPTokenizer.from_pretrained = functools.cache(CLIPTokenizer.from_pretrained)
 
 
 @pytest.fixture(autouse=True)

@@ -18,6 +18,8 @@ WIDTHS = {
     "SD 2.x v": {"clip_h": 1024},
     "SDXL": {"clip_l": 768, "clip_g": 1280},
 }
+# The graphs of train_and_apply and of sdxl, with words of their own.
+TEMPLATES = {"SD 2.x v": "pet_or_thing", "SDXL": "sdxl_tags"}
 
 
 def of_family(graph, family):
@@ -41,7 +43,7 @@ def sampled(server, graph):
 def test_train_save_load_apply_and_sample(server, graphs, family):
     prefix = f"family/{family.replace(' ', '_')}"
     training = changed(
-        of_family(graphs["sdxl" if family == "SDXL" else "train_and_apply"], family),
+        of_family(graphs[TEMPLATES[family]], family),
         TrainSeFiID={"steps": STEPS, "resolution": 64, "preview_every": STEPS, "preset": "paper"},
         SaveSeFiEmbedding={"filename_prefix": prefix},
         **SMALL,
@@ -66,10 +68,9 @@ def test_train_save_load_apply_and_sample(server, graphs, family):
 
     plain = copy.deepcopy(loading)
     inputs = plain[apply]["inputs"]
-    person = inputs["text"].replace("V*", "person")
-    plain[apply] = {
-        "class_type": "CLIPTextEncode", "inputs": {"text": person, "clip": inputs["clip"]}
-    }  # fmt: skip
+    word = training[node_of(training, "TrainSeFiID")]["inputs"]["class_word"]
+    text = {"text": inputs["text"].replace("V*", word), "clip": inputs["clip"]}
+    plain[apply] = {"class_type": "CLIPTextEncode", "inputs": text}
     sampler = plain[node_of(plain, "KSampler")]
     sampler["inputs"] |= {"model": inputs["model"], "positive": [apply, 0]}
     del plain["90"]
