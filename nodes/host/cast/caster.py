@@ -57,14 +57,12 @@ def train_cast(
     workflow: dict | None = None,
     **settings: object,
 ) -> tuple[list[Identity], Tensor, dict]:
-    """Trains everybody of a cast who is not finished yet, and saves each as they are done.
+    """Trains everybody of a cast who is not finished yet, and saves each as they are done; returns
+    the identities in the order of the people, their sheet, and the outcome for the panel.
 
     Arguments:
         images: IMAGEs, each of one picture or more.
         settings: Inputs of `Request` that all people share.
-
-    Returns:
-        The identities in the order of the people, their sheet, and the outcome for the panel.
 
     Raises:
         TrainingError: Nobody could be trained.
@@ -83,10 +81,9 @@ def train_cast(
                 save(learned, shelf_of(folder), progress, node_id)
 
         Learning(session, people, settings, at_once, progress, keep).of_all()
-        finish(all_names, found, left_out, progress)
-    done = [found[n] for n in all_names if n in found and found[n].identity is not None]
+        identities = finish(all_names, found, left_out, progress)
     panel = {"sefi_training": [progress.training.outcome()]}
-    return [one.identity for one in done], contact_sheet(progress.training.people), panel
+    return identities, contact_sheet(progress.training.people), panel
 
 
 def people_of(folder: str, images: Sequence[Tensor], names: str) -> tuple[list[Person], list[str]]:
@@ -130,11 +127,15 @@ def save(learned: Learned, shelf: str, progress: CastProgress, node_id: str | No
 
 def finish(
     names: Sequence[str], found: dict[str, Learned], left_out: Sequence[str], progress: CastProgress
-) -> None:
-    """Ends what the panel shows of a cast; raises TrainingError if there is not one identity."""
+) -> list[Identity]:
+    """Ends what the panel shows of a cast and returns the identities, in the order of the names;
+    raises TrainingError if there is not one.
+    """
     require_somebody(found.values())
     kept = progress.keep_asked and any(name not in found for name in names)
     progress.finish("kept" if kept else "finished", told(names, found, left_out))
+    done = (found[name].identity for name in names if name in found)
+    return [identity for identity in done if identity is not None]
 
 
 def require_somebody(found: Collection[Learned]) -> None:
