@@ -39,7 +39,7 @@ from torch import Tensor, nn
 from .pack import ensure_pack
 from .study import PARTS
 from .world.captions import PLACES
-from .world.drawing import Picture, render, silhouette
+from .world.drawing import Framing, Picture, render, silhouette
 from .world.load import load
 from .world.scenery import SCENES
 from .world.subjects import Subject
@@ -84,6 +84,7 @@ class Method:
         in_place: Whether several tokens of a class word are a start each for one of the subject's,
             in place of their mean for all.
         said: Whether the picture's scene is said as an artist can, by a caption.
+        framing: Whether the picture is a "face", close up, or a "bust".
     """
 
     name: str
@@ -99,6 +100,7 @@ class Method:
     class_word: str = "{}"
     in_place: bool = False
     said: bool = False
+    framing: Framing = "face"
 
     def texts(self, subject: Subject) -> tuple[str, ...]:
         """Returns the training prompts of a subject, with a caption if the row has one."""
@@ -146,6 +148,7 @@ class Method:
             "class word": self.class_word.removeprefix("{}"),
             "in place": self.in_place,
             "scene said": self.said,
+            "framing": self.framing.removeprefix("face"),
         }
         return {word: value for word, value in recipe.items() if value}
 
@@ -159,7 +162,7 @@ class Method:
         """A key that rows share which one training serves, if need be at different lengths."""
         whole = "" if self.kind == "tokens" and "decay" not in self.study else self.config.steps
         shared = f"{self.kind} {self.tied} {self.weight_rate} {self.masked} {self.study} {whole}"
-        words = f"{self.prompts} {self.class_word} {self.in_place} {self.said}"
+        words = f"{self.prompts} {self.class_word} {self.in_place} {self.said} {self.framing}"
         return f"{shared} {words} {self.config.fingerprint()}"
 
 
@@ -169,25 +172,25 @@ class World:
     def __init__(self, miniature: Path, scale: int | None = None) -> None:
         self.model, self.clip, self.vae = load(miniature, scale)
 
-    def reference(self, subject: Subject) -> Tensor:
+    def reference(self, subject: Subject, framing: Framing = "face") -> Tensor:
         """Returns the picture to learn from, an IMAGE (1, 64, 64, 3) in [0, 1].
 
         It is a photo as people have them: a face, and a scene behind it that the training prompt
         does not tell.
         """
-        picture = render(*photo(subject))
+        picture = render(*photo(subject, framing))
         return torch.from_numpy(picture.astype(np.float32) / 255.0)[None]
 
-    def mask(self, subject: Subject) -> Tensor:
+    def mask(self, subject: Subject, framing: Framing = "face") -> Tensor:
         """Returns where the subject is in its picture, a MASK (1, 64, 64) in [0, 1]."""
-        return torch.from_numpy(silhouette(*photo(subject)))[None]
+        return torch.from_numpy(silhouette(*photo(subject, framing)))[None]
 
     def picture(self, subject: Subject, method: Method) -> tuple[Tensor, Tensor]:
         """Returns a subject's picture (1, 3, 64, 64) and its mask (1, 1, 64, 64), as the node has
         them.
         """
-        mask = self.mask(subject) if method.masked else None
-        return square_pictures(self.reference(subject), mask, RESOLUTION)
+        mask = self.mask(subject, method.framing) if method.masked else None
+        return square_pictures(self.reference(subject, method.framing), mask, RESOLUTION)
 
     def pool(
         self, model: ModelPatcher, picture: Tensor, mask: Tensor, config: TrainingConfig
@@ -207,10 +210,10 @@ class World:
         )
 
 
-def photo(subject: Subject) -> tuple[Picture, np.random.Generator]:
+def photo(subject: Subject, framing: Framing = "face") -> tuple[Picture, np.random.Generator]:
     """Returns what is in a subject's picture, and the generator to draw it with."""
     rng = np.random.default_rng([*map(ord, subject.name)])
-    return Picture("face", (subject,), scene=str(rng.choice(list(SCENES)))), rng
+    return Picture(framing, (subject,), scene=str(rng.choice(list(SCENES)))), rng
 
 
 class Tied(nn.Module):
@@ -519,6 +522,13 @@ ABLATIONS: dict[str, tuple[Method, ...]] = {
             )
         ),
         *(part(f"tokens-{n}", f"{n} tokens", tokens=n) for n in (2, 4)),
+    ),
+    "training prompts, learned from a bust": tuple(
+        replace(part(f"bust{name}", label), prompts=lines, framing="bust")
+        for name, label, lines in (
+            ("", "the subject", ()),
+            ("-face", "the face", FACE[:1]),
+        )
     ),
     "caption": (replace(part("said", "the scene is said"), said=True),),
     "class word of two tokens": tuple(

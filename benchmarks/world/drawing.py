@@ -4,7 +4,7 @@
 give equal pictures.
 """
 
-__all__ = ["ATTRIBUTES", "EXPRESSIONS", "Picture", "render", "sample", "silhouette"]
+__all__ = ["ATTRIBUTES", "EXPRESSIONS", "Framing", "Picture", "render", "sample", "silhouette"]
 
 from dataclasses import dataclass
 from typing import Literal
