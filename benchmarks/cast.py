@@ -148,8 +148,14 @@ def margin(ranks: list[dict[int, float]]) -> float:
     )
 
 
-def command(base: Path, steps: int, *more: str, cores: int = 1) -> subprocess.Popen:
-    """Starts cast.py on the miniature."""
+def command(
+    base: Path, steps: int, *more: str, cores: int = 1, memory: str = "host"
+) -> subprocess.Popen:
+    """Starts cast.py on the miniature.
+
+    Arguments:
+        memory: The folder of `base` with ComfyUI's own, by which finished trainings are known.
+    """
     host = os.environ.get("COMFYUI_PATH") or (ROOT / ".host-path").read_text().strip()
     given = [
         str(base / "cast"),
@@ -163,8 +169,8 @@ def command(base: Path, steps: int, *more: str, cores: int = 1) -> subprocess.Po
     given += ["--checkpoint", str(ROOT / "benchmarks/world/miniature.safetensors"), *more]
     given += ["--set", "resolution=64", "--set", "preview_every=0", "--", "--cpu"]
     program = [sys.executable, str(ROOT / "tests/cast_on_miniature.py"), *given]
-    apart = ["--base-directory", str(base / "host")]
-    (base / "host").mkdir(exist_ok=True)
+    apart = ["--base-directory", str(base / memory)]
+    (base / memory).mkdir(exist_ok=True)
     return subprocess.Popen([*program, *apart], env={**os.environ, "OMP_NUM_THREADS": "1"})
 
 
@@ -194,7 +200,8 @@ def ways(count: int, steps: int) -> None:
         }
         for way, (more, cores) in asked.items():
             out, started = base / way, time.perf_counter()
-            run = command(base, steps, "--out", str(out), *more, cores=cores)
+            given = "--out", str(out), *more
+            run = command(base, steps, *given, cores=cores, memory=f"host of {way}")
             if run.wait():
                 sys.exit(f"{way} ended with {run.returncode}")
             walls[way] = time.perf_counter() - started

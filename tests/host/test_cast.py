@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from sefi_pack.nodes.cast import TrainSeFiCast
 from sefi_pack.nodes.host import folders
 from sefi_pack.nodes.host.cast import batch, caster
 from sefi_pack.nodes.host.cast.people import people_in
@@ -157,6 +158,35 @@ def test_names_links_and_folders_that_cannot_be(places, tmp_path, cast):
         cast(folder="", images=images, names="a\nb")
     with pytest.raises(SettingsError, match='"a" and "A" would be one person'):
         cast(folder="", images=images, names="a\nA\nb")
+
+
+def test_the_node_takes_the_lists_that_the_host_gives(places, settings):
+    """A list of images is one cast, their names a line each; of all else the first counts."""
+    images = [torch.rand(2, 72, 80, 3), None, torch.rand(1, 64, 64, 3)]
+    node = TrainSeFiCast.PREPARE_CLASS_CLONE(None)
+    lists = {name: [value] for name, value in settings.items()} | {"steps": [2], "folder": [""]}
+    answer = node.execute(**lists, images=images, names=["a", "b\nc"])
+    identities, sheet = answer.args
+    assert len(identities) == 3 and sheet.shape[0] == 1
+    (shown,) = answer.ui["sefi_training"]
+    assert [person["name"] for person in shown["people"]] == ["a", "b", "c"]
+    assert len(list((places.parents[1] / "models/cast").glob("*_00001_.safetensors"))) == 3
+
+
+def test_a_folder_that_has_changed_is_another_one_to_the_host(places):
+    picture(places / "anna/1.png"), picture(places / "bob.png")
+    asked = {"class_word": ["person"], "resolution": [0], "training_prompts": [""]}
+    assert TrainSeFiCast.validate_inputs(folder=["town"], **asked) is True
+    assert TrainSeFiCast.validate_inputs(folder=None) is True  # by a link that is not there yet
+    states = [TrainSeFiCast.fingerprint_inputs(folder=["town"])]
+    assert TrainSeFiCast.fingerprint_inputs(folder=["town"], steps=[3]) == states[0]
+    picture(places / "anna/2.png", 1)
+    states.append(TrainSeFiCast.fingerprint_inputs(folder=["town"]))
+    picture(places / "bob.png", 2)
+    states.append(TrainSeFiCast.fingerprint_inputs(folder=["town"]))
+    (places / "anna/1.txt").write_text("in a hat")
+    states.append(TrainSeFiCast.fingerprint_inputs(folder=["town"]))
+    assert len(set(states)) == 4
 
 
 def test_a_cast_gives_what_single_trainings_give_and_retrains_nobody(

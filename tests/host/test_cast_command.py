@@ -1,6 +1,7 @@
 """cast.py as somebody starts it: again, with others beside it, on Ray, and killed."""
 
 import csv
+import json
 import os
 import signal
 import subprocess
@@ -17,6 +18,7 @@ import seeded
 from cast_on_miniature import ROOT, command
 from PIL import Image
 from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from sefi_pack.nodes.host.cast.shelf import Shelf
 from sefi_pack.sefi_core.errors import IdentityFileError, SettingsError
 from sefi_pack.sefi_core.identity.file_format import load_identity
@@ -92,6 +94,32 @@ def test_a_folder_is_learned_once_and_reported(town, start, capsys):
     assert states(table) == {"anna": "trained", "bob": "was there", "carl": "was there"}
     assert (out / "bob.safetensors").stat().st_mtime_ns == before
     assert not list(out.glob(".*.tmp"))
+
+
+def test_a_stopped_run_tells_who_was_not_begun_and_a_damaged_curve_costs_nothing(
+    town, start, monkeypatch
+):
+    put = Shelf.put
+
+    def press(self, name, data):
+        put(self, name, data)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Shelf, "put", press)
+        code, table = start("--at-once", "1")
+    assert code == 130
+    assert states(table) == {"anna": "trained", "bob": "not begun", "carl": "not begun"}
+    path = town.parent / "town-identities/anna.safetensors"
+    tensors, metadata = load_file(path), keys_in(path.parent)["anna"]
+    with safe_open(path, "pt") as file:
+        whole = file.metadata()
+    damaged = json.dumps(json.loads(metadata) | {"curve": [["x"]]})
+    save_file(tensors, path, whole | {"sefi.cast": damaged})
+    code, table = start()
+    assert code == 0
+    assert states(table) == {"anna": "was there", "bob": "trained", "carl": "trained"}
+    assert (path.parent / "report.html").read_text().count("<svg") == 2
 
 
 def test_two_runs_do_not_collide_and_mistakes_are_sentences(town, start, capsys, tmp_path):

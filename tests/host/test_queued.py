@@ -9,6 +9,7 @@ from sefi_pack.nodes import NODES
 from sefi_pack.nodes.host import folders
 from sefi_pack.nodes.host.identities.saving import save_new_identity
 from sefi_pack.nodes.host.page.routes import note
+from sefi_pack.nodes.host.queued import FARTHEST, require_choice
 from sefi_pack.sefi_core.errors import SettingsError
 from sefi_pack.sefi_core.identity.group import combine
 
@@ -150,6 +151,29 @@ def test_placeholders_are_followed_to_where_they_come_from(monkeypatch, learned,
         changed = {**extra, "n5": {"text": text, "identity": [last, 0]}}
         _, outputs, told = validated(graph(**changed), monkeypatch)
         assert ("9" in outputs) == ("<" in text) and ("5" in told) == ("<" not in text)
+
+
+def test_a_choice_that_there_is_not_is_not_queued(monkeypatch):
+    """Told by the host, or by the node where the host is older."""
+    assert not validated(graph(n3={"attention_loss": "loud"}), monkeypatch)[0]
+    with pytest.raises(SettingsError, match='"x" is unknown; choose one of a, b'):
+        require_choice("preset", "x", ("a", "b"))
+
+
+def test_what_comes_from_too_far_is_not_judged(monkeypatch):
+    """Through more edits than are followed."""
+    inputs = {"keys": "keep", "values": "keep", "stages": "all"}
+    chain = {
+        f"n{20 + i}": {
+            "class_type": "EditSeFiIdentity",
+            "inputs": {**inputs, "identity": [str(19 + i) if i else "3", 0]},
+        }
+        for i in range(FARTHEST + 1)
+    }
+    near = {**chain, "n5": {"text": "a dog", "identity": ["20", 0]}}
+    far = {**chain, "n5": {"text": "a dog", "identity": [str(20 + FARTHEST), 0]}}
+    assert "5" in validated(graph(**near), monkeypatch)[2]
+    assert "5" not in validated(graph(**far), monkeypatch)[2]
 
 
 def test_names_of_nothing_connected_are_not_judged(monkeypatch):
