@@ -171,6 +171,9 @@ def test_the_node_takes_the_lists_that_the_host_gives(places, settings):
     (shown,) = answer.ui["sefi_training"]
     assert [person["name"] for person in shown["people"]] == ["a", "b", "c"]
     assert len(list((places.parents[1] / "models/cast").glob("*_00001_.safetensors"))) == 3
+    picture(places / "dora.png")
+    only_a_folder = lists | {"folder": ["town"]}
+    assert len(node.execute(**only_a_folder).args[0]) == 1
 
 
 def test_a_folder_that_has_changed_is_another_one_to_the_host(places):
