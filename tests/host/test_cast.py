@@ -339,6 +339,21 @@ def test_where_memory_runs_out_fewer_learn_at_once(three, cast, monkeypatch):
     assert len(cast(at_once=3, steps=2)[0]) == 3 and tried == [3, 2, 1, 1, 1]
 
 
+def test_what_cannot_be_is_named_as_far_as_it_is_read_and_costs_the_others_nothing(places, cast):
+    """A shelf that takes no file, words that cannot be trained with, and a heap of broken files."""
+    picture(places / "anna.png"), picture(places / "bob.png")
+    (places / "bob.txt").write_text("a person in a hat")
+    for i in range(caster.MOST_NAMED + 1):
+        (places / f"x{i}.png").write_bytes(b"no picture")
+    (places.parents[1] / "models/town").write_bytes(b"a file where the folder would be")
+    answer = cast(steps=2)
+    states, (notes, last) = state_of(answer), notes_of(answer)
+    assert len(answer[0]) == 1 and states["anna"] == "finished" and states["bob"] == "failed"
+    assert 'caption: "a person in a hat" has "person"' in notes["bob"]
+    assert last.count("no whole picture") == caster.MOST_NAMED - 1
+    assert "2 more could not be trained." in last
+
+
 def test_nobody_is_told_in_a_sentence_and_masks_are_of_all_or_none(places, cast):
     picture(places / "anna/1.png"), picture(places / "anna/2.png")
     picture(places / "anna/1.mask.png", mode="L")
