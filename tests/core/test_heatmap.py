@@ -34,6 +34,22 @@ def test_a_record_is_the_mean_of_what_was_added_stage_by_stage():
     assert record.nbytes == 2 * 5 * 7 * 32 * 32 * 4 + 5 * 4
 
 
+def test_samplings_of_one_prompt_are_joined_and_unlike_ones_left_out():
+    def record(*seeds, tokens=7):
+        found = AttentionRecord(even_edges(5), tokens)
+        for seed in seeds:
+            found.add(random(1, tokens, 32, 32, seed=seed), torch.tensor([500]))
+        return found.on_cpu()
+
+    both, nothing = record(0), AttentionRecord(even_edges(5), 7)
+    both.join(record(1, 2))
+    torch.testing.assert_close(both.stages(), record(0, 1, 2).stages())
+    for unlike in (nothing, record(3, tokens=8)):
+        both.join(unlike)
+        torch.testing.assert_close(both.stages(), record(0, 1, 2).stages())
+    assert nothing.on_cpu() is nothing
+
+
 def test_a_repeated_context_folds_and_appended_tokens_stay_out():
     query, key = random(2, 6 * 4, 16), random(2, 5, 16, seed=1)
     once = layer_maps(query, key, 2, (6, 4), 5, 5)
