@@ -14,6 +14,7 @@ import seeded
 import torch
 from face_photos import ROOT, face_photos, recogniser_files
 from PIL import Image, ImageEnhance, ImageOps
+from sefi_pack.nodes.host.images import as_colour
 from sefi_pack.nodes.host.scores.evaluate import evaluate
 from sefi_pack.nodes.host.scores.faces import recogniser
 from sefi_pack.nodes.host.scores.prompt_scores import LOW_PROMPT, prompt_scores
@@ -328,3 +329,9 @@ def test_the_table_is_a_picture_of_all_of_it(opencv, photos):
     )
     assert "The first 48 of 60" not in many["report"] and many["report"].count("near copy") == 60
     assert many["table"].shape[1] > table.shape[1]
+
+
+@pytest.mark.parametrize("image", [torch.rand(1, 8, 8, 1), torch.full((1, 8, 8, 3), torch.nan)])
+def test_pictures_are_in_colour_and_finite(image):
+    with pytest.raises(PictureError, match="reference: its pictures are not in colour, or some"):
+        as_colour("reference", image)

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sefi_pack.nodes.host import fingerprint
 from sefi_pack.nodes.host.train.acting import read_clip, read_model
+from sefi_pack.nodes.host.train.comparing import alike
 from sefi_pack.nodes.host.train.session import Session
 
 import nodes
@@ -255,3 +256,8 @@ def test_sampling_and_training_leave_the_fingerprint(ask, model, clip, vae):
     latent = nodes.EmptyLatentImage().generate(64, 64, 1)[0]
     nodes.KSampler().sample(model, 1, 2, 5.0, "euler", "normal", positive, positive, latent, 1.0)
     assert fingerprint_of(model, clip, vae) == before
+
+
+def test_what_two_models_make_of_fixed_inputs_is_alike_but_for_rounding():
+    assert alike([1.0, 2.0], [1.0, 2.0 + 1e-6])
+    assert not alike([1.0, 2.0], [1.0, 2.1]) and not alike([1.0], [1.0, 2.0])
