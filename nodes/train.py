@@ -215,8 +215,8 @@ class TrainSeFiID(io.ComfyNode):
                     optional=True,
                     tooltip="What the picture is called while it is learned, with V* for the "
                     "subject; of several lines one is drawn each time. Say what the picture shows. "
-                    "Empty: a photo of the face of V* for a person, man, girl and the like, a photo "
-                    "of V* for all else; write the face for an animal's close-up, too. For "
+                    "Empty: a photo of the face of V* for a person, man, girl and the like, a "
+                    "photo of V* for all else; write the face for an animal's close-up, too. For "
                     "checkpoints that speak tags: best quality, V*, solo.",
                 ),
                 io.Int.Input(
