@@ -522,6 +522,11 @@ ABLATIONS: dict[str, tuple[Method, ...]] = {
             )
         ),
         *(part(f"tokens-{n}", f"{n} tokens", tokens=n) for n in (2, 4)),
+        *(
+            replace(row, name=f"{row.name}-face", label=f"{row.label}, the face", prompts=FACE[:1])
+            for row in MAIN
+            if row.name == "inversion"
+        ),
     ),
     "training prompts, learned from a bust": tuple(
         replace(part(f"bust{name}", label), prompts=lines, framing="bust")
