@@ -248,6 +248,7 @@ def work(job: dict) -> tuple[str, float]:
         mark.write_text(str(time.time()))
         os.kill(os.getpid(), signal.SIGKILL)
     time.sleep(job["seconds"])
+    (log / f"ended-{os.getpid()}-{job['name']}").touch()
     return job["name"], job["seconds"]
 
 
@@ -301,14 +302,14 @@ def simulated(people: int, seconds: float, workers: int) -> None:
         wall = time.perf_counter() - begun
         ray.shutdown()
         restarts = restarting(Path(folder))
-        killed = len(list(Path(folder).glob("killed-*")))
+        killed, ended = (len(list(Path(folder).glob(f"{what}-*"))) for what in ("killed", "ended"))
     useful = sum(took for _, took in done)
     lost = people - len({name for name, _ in done})
     print(
         f"{workers} workers, {seconds:.2f} s a person: efficiency "
         f"{useful / (workers * wall - restarts):.3f} ({useful / (workers * wall):.3f} with "
         f"restarts; {useful:.0f} s useful in {wall:.0f} s; start {begun - started:.0f} s; {killed} "
-        f"killed, {restarts:.0f} s until others had begun), {lost} lost, {len(done) - people} "
+        f"killed, {restarts:.0f} s until others had begun), {lost} lost, {ended - people} "
         "twice",
         flush=True,
     )
