@@ -528,12 +528,20 @@ ABLATIONS: dict[str, tuple[Method, ...]] = {
             if row.name == "inversion"
         ),
     ),
-    "training prompts, learned from a bust": tuple(
-        replace(part(f"bust{name}", label), prompts=lines, framing="bust")
-        for name, label, lines in (
-            ("", "the subject", ()),
-            ("-face", "the face", FACE[:1]),
-        )
+    "training prompts, learned from a bust": (
+        *(
+            replace(part(f"bust{name}", label), prompts=lines, framing="bust")
+            for name, label, lines in (
+                ("", "the subject", ()),
+                ("-face", "the face", FACE[:1]),
+                ("-mixed", "the face, the subject, a close-up", FACE),
+            )
+        ),
+        *(
+            replace(row, name=f"{row.name}-bust", label=f"{row.label}, a bust", framing="bust")
+            for row in MAIN
+            if row.name == "inversion"
+        ),
     ),
     "caption": (replace(part("said", "the scene is said"), said=True),),
     "class word of two tokens": tuple(
