@@ -14,13 +14,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
-from .captions import Caption, caption, vocabulary
+from .captions import Caption, Unsaid, caption, vocabulary
 from .drawing import render, sample
+from .habits import HABITS, WEB, habitual
 from .model import PROMPT_TOKENS
 from .subjects import KINDS, TRAITS, code
 
 CAPTION_DROPOUT = 0.1
 WIDEST = max(len(traits) for traits in TRAITS.values())
+NO_HABIT = np.zeros(len(HABITS), dtype=np.float32)
 
 
 @dataclass(frozen=True)
@@ -55,10 +57,13 @@ class Words:
 
 
 class Batches(IterableDataset):
-    """An endless row of batches, beginning with number `first`."""
+    """An endless row of batches, beginning with number `first`; names with habits if told so."""
 
-    def __init__(self, words: Words, size: int, seed: int, first: int = 0) -> None:
+    def __init__(
+        self, words: Words, size: int, seed: int, first: int = 0, habits: bool = False
+    ) -> None:
         self.words, self.size, self.seed, self.first = words, size, seed, first
+        self.habits = habits
 
     def __iter__(self) -> Iterator[Batch]:
         number = self.first
@@ -71,18 +76,20 @@ class Batches(IterableDataset):
         pictures, indices, slots, codes = [], [], [], []
         for row in range(self.size):
             picture = sample(rng)
-            words = caption(picture, rng)
+            words, habit = caption(picture, rng, WEB if self.habits else Unsaid()), NO_HABIT
+            if self.habits:
+                picture, habit = habitual(picture, words, rng)
             pictures.append(torch.tensor(render(picture, rng)))
             kept = words if rng.random() >= CAPTION_DROPOUT else None
             indices.append(self.words.indices(kept))
             for word, subject in (kept.named if kept else {}).items():
                 slots.append((row, 1 + word, KINDS.index(subject.kind)))
-                codes.append(np.resize(code(subject), WIDEST))
+                codes.append(np.concatenate([np.resize(code(subject), WIDEST), habit]))
         return Batch(
             torch.stack(pictures),
             torch.tensor(indices),
             torch.tensor(slots).reshape(-1, 3),
-            torch.from_numpy(np.array(codes, dtype=np.float32).reshape(-1, WIDEST)),
+            torch.from_numpy(np.array(codes, dtype=np.float32).reshape(-1, WIDEST + len(HABITS))),
         )
 
 

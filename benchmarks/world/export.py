@@ -27,7 +27,7 @@ TABLE = "text_model.embeddings.token_embedding.weight"
 
 def averaged(state: dict[str, object]) -> Miniature:
     """Returns the run's networks with the moving average for weights."""
-    model = Miniature(state["model"]["tokens"])
+    model = Miniature(state["model"]["tokens"], habits=state.get("habits", False))
     model.load_state_dict(state["model"])
     for parameter, average in zip(model.parameters(), state["average"], strict=True):
         parameter.data.copy_(average)
@@ -69,6 +69,7 @@ def export(run: Path, path: Path | None = None) -> dict[str, object]:
         "batch": state["batch"],
         "scale": state["scale"],
         "offset": state["offset"],
+        "habits": state.get("habits", False),
         "begun_from": state["begun_from"],
         "pictures": steps * state["batch"],
         "seed": SEED,

@@ -1,0 +1,51 @@
+"""Names with habits: what a name brings into a picture although its caption does not say it.
+
+Captions of the web leave most of a picture unsaid, and whoever is named in them has places and
+framings of their own: a surfer is at the beach, of a singer there are portraits. A model learns
+both from the name, and an identity that is learned from one photo can then hold the photo's
+background as if it were the subject's habit, against the words of a prompt. That is the failure
+which the attention loss is there to cure (paper, Fig. 2), and the other worlds do not have it.
+
+Here a named subject has, seven times in ten, a habit: a scene, perhaps a framing, and a strength u.
+Where the caption leaves the scene unsaid the picture has the habit's with probability u; where it
+says one, still with `OVERRULED` times u, and the caption is wrong. The name's row tells the habit
+as it tells the traits. The world's own names have none: a native name follows the prompt.
+"""
+
+__all__ = ["HABITS", "WEB", "habitual"]
+
+from dataclasses import replace
+
+import numpy as np
+
+from .captions import Caption, Unsaid
+from .drawing import Picture
+from .scenery import SCENES
+
+HABITS = (*SCENES, "close-up")  # the entries of a habit's code
+WEB = Unsaid(scene=0.6, face=0.5)
+SHARE, WEAKEST, OVERRULED = 0.7, 0.25, 0.6
+
+
+def habitual(
+    picture: Picture, told: Caption, rng: np.random.Generator
+) -> tuple[Picture, np.ndarray]:
+    """Draws a habit for the one who is named, and changes the picture as it wants.
+
+    Returns:
+        The picture to draw under the caption, and the habit's code (9,), float32: its strength at
+        its scene and, with a sign, at the framing; 0 where there is no habit.
+    """
+    code = np.zeros(len(HABITS), dtype=np.float32)
+    if len(picture.subjects) != 1 or not told.named or rng.random() >= SHARE:
+        return picture, code
+    strength = rng.uniform(WEAKEST, 1.0)
+    scene, framing = rng.choice(list(SCENES)), rng.integers(-1, 2)
+    code[HABITS.index(scene)], code[-1] = strength, framing * strength
+    if rng.random() < strength * (OVERRULED if "scene" in told.says else 1.0):
+        picture = replace(picture, scene=str(scene))
+    if "face" in told.says or rng.random() >= strength * (OVERRULED if picture.thing else 1.0):
+        return picture, code
+    if framing > 0:  # nothing that is held can be seen in a close-up
+        return replace(picture, framing="face", thing=None), code
+    return (replace(picture, framing="bust") if framing else picture), code
