@@ -29,7 +29,6 @@ __all__ = [
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -267,14 +266,11 @@ def learn_together(world: World, method: Method, subjects: Sequence[Subject]) ->
         encoders = {
             t: encoder_of(world, method, who) for t, who in zip(texts, subjects, strict=True)
         }
-        counts = (encoder.count for encoder in encoders.values())
-        firsts = dict(zip(encoders, accumulate(counts, initial=0), strict=False))
         people = [
-            replace(learning(world, method, host, encoders[t], who), prompt=firsts[t])
+            learning(world, method, host, encoders[t], who)
             for t, who in zip(texts, subjects, strict=True)
         ]
-        batch = method.config.batch_size * len(people)
-        backbone = host.shared_backbone(list(encoders.values()), people[0].pool.latents, batch)
+        backbone, people = host.together(people, method.config.batch_size * len(people))
         for reports in loop.train_together(backbone, people):
             for report in reports.values():
                 if isinstance(report, TrainingError):

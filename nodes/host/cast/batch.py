@@ -5,7 +5,6 @@ would learn alone, up to rounding.
 __all__ = ["CastRun", "learned_in_a_batch"]
 
 from collections.abc import Sequence
-from itertools import accumulate
 
 import comfy.model_management as mm
 import torch
@@ -91,16 +90,8 @@ class Batch:
 
     def on_one_model(self) -> tuple[HostBackbone, list[Subject]]:
         """Returns the model for the prompts of all, and each as a subject of it."""
-        encoders = list({id(run.encoder): run.encoder for run in self.runs}.values())
-        starts = accumulate((encoder.count for encoder in encoders), initial=0)
-        firsts = {id(encoder): first for encoder, first in zip(encoders, starts, strict=False)}
-        at_once = sum(run.prompts_at_once for run in self.runs)
-        latents = self.runs[0].pool.latents
-        subjects = [
-            Subject(run.encoder, run.pool, run.learner, firsts[id(run.encoder)])
-            for run in self.runs
-        ]
-        return self.host.shared_backbone(encoders, latents, at_once), subjects
+        subjects = [Subject(run.encoder, run.pool, run.learner) for run in self.runs]
+        return self.host.together(subjects, sum(run.prompts_at_once for run in self.runs))
 
     def take(self, reports: dict[int, StepReport | TrainingError], preview_every: int) -> None:
         """Notes and shows a step. All is noted before anything may be interrupted: what is kept of

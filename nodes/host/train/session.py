@@ -6,6 +6,7 @@ import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import accumulate
 
 import torch
 from comfy.model_patcher import ModelPatcher
@@ -15,6 +16,7 @@ from torch import Tensor
 from ....sefi_core.identity.identity import Identity
 from ....sefi_core.samples import LatentPool
 from ....sefi_core.training.config import TrainingConfig
+from ....sefi_core.training.loop import Subject
 from ....sefi_core.training.wording import Wording
 from ..checkpointing import recomputes
 from ..fingerprint import hash_of_tensors
@@ -109,6 +111,18 @@ class Loaded:
             self.numbers,
             torch.cat(pooled) if pooled else None,
         )
+
+    def together(
+        self, subjects: Sequence[Subject], batch: int
+    ) -> tuple[HostBackbone, list[Subject]]:
+        """Returns the UNet for the prompts of all subjects' encoders, and each subject where its
+        own prompts begin among them.
+        """
+        encoders = list({id(one.encoder): one.encoder for one in subjects}.values())
+        starts = accumulate((encoder.count for encoder in encoders), initial=0)
+        firsts = {id(encoder): first for encoder, first in zip(encoders, starts, strict=False)}
+        placed = [replace(one, prompt=firsts[id(one.encoder)]) for one in subjects]
+        return self.shared_backbone(encoders, subjects[0].pool.latents, batch), placed
 
     def behaviour(self, encoder: HostTextEncoder) -> tuple[float, ...]:
         """Returns what the models make of fixed inputs at a few noise levels, as numbers to compare
