@@ -24,7 +24,7 @@ from .scenery import SCENES
 
 HABITS = (*SCENES, "close-up")  # the entries of a habit's code
 WEB = Unsaid(scene=0.6, face=0.5)
-SHARE, WEAKEST, OVERRULED = 0.7, 0.25, 0.6
+SHARE, WEAKEST, OVERRULED = 0.7, 0.25, 0.9
 
 
 def habitual(
