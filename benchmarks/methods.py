@@ -58,6 +58,7 @@ from sefi_pack.sefi_core.samples import LatentPool
 from sefi_pack.sefi_core.training import loop
 from sefi_pack.sefi_core.training.config import PRESETS, TrainingConfig
 from sefi_pack.sefi_core.training.learner import Learner
+from sefi_pack.sefi_core.training.wording import Wording
 
 PLACEHOLDER, RESOLUTION = "V*", 64
 LORA_RANK = 8
@@ -104,9 +105,8 @@ class Method:
     def texts(self, subject: Subject) -> tuple[str, ...]:
         """Returns the training prompts of a subject, with a caption if the row has one."""
         noun = self.class_word.format(subject.kind)
-        prompts = self.prompts or (training_prompt(PLACEHOLDER, noun),)
-        scene = photo(subject)[0].scene
-        return tuple(f"{p}, {PLACES[scene][0]}" if self.said else p for p in prompts)
+        caption = PLACES[photo(subject)[0].scene][0] if self.said else ""
+        return Wording.read(noun, "\n".join(self.prompts), caption).prompts
 
     def recipe(self) -> dict[str, object]:
         """What shapes the row's numbers, besides its seed and the world, in words of the records.

@@ -158,11 +158,14 @@ class Bench:
         heading = digest_of(self.heading(method, subject))
         return STRIPS / f"{method.name}-{subject.name}-{heading}.png"
 
+    def is_known(self, method: Method, subject: Subject) -> bool:
+        """Whether there is a record of a training."""
+        by_seed, _ = found(read(self.path(subject)), self.heading(method, subject))
+        return method.config.seed in by_seed
+
     def run(self, methods: list[Method], subject: Subject) -> None:
         """Learns a subject once for rows that share it, and scores each."""
-        lines = read(self.path(subject))
-        known = [(m, found(lines, self.heading(m, subject))[0]) for m in methods]
-        missing = [m for m, by_seed in known if m.config.seed not in by_seed]
+        missing = [method for method in methods if not self.is_known(method, subject)]
         if not missing:
             return
         began = time.perf_counter()
@@ -175,12 +178,7 @@ class Bench:
 
     def run_together(self, method: Method, subjects: list[Subject], at_once: int) -> None:
         """Learns those of some subjects who are missing, several in one batch, and scores each."""
-        missing = [
-            subject
-            for subject in subjects
-            if method.config.seed
-            not in found(read(self.path(subject)), self.heading(method, subject))[0]
-        ]
+        missing = [subject for subject in subjects if not self.is_known(method, subject)]
         for i in range(0, len(missing), at_once):
             group, began = missing[i : i + at_once], time.perf_counter()
             identities = learn_together(self.world, method, group)
