@@ -6,13 +6,13 @@ both from the name, and an identity that is learned from one photo can then hold
 background as if it were the subject's habit, against the words of a prompt. That is the failure
 which the attention loss is there to cure (paper, Fig. 2), and the other worlds do not have it.
 
-Here a named subject has, seven times in ten, a habit: a scene, perhaps a framing, and a strength u.
-Where the caption leaves the scene unsaid the picture has the habit's with probability u; where it
-says one, still with `OVERRULED` times u, and the caption is wrong. The name's row tells the habit
-as it tells the traits. The world's own names have none: a native name follows the prompt.
+Here every other named subject has a habit: a scene, perhaps a framing, and a strength u. Where the
+caption leaves the scene unsaid the picture has the habit's with probability u; where it says one,
+still with 2u - 1, and the caption is wrong. The name's row tells the habit as it tells the traits.
+The world's own names have none: a native name follows the prompt.
 """
 
-__all__ = ["HABITS", "WEB", "habitual"]
+__all__ = ["HABITS", "WEB", "habitual", "likely"]
 
 from dataclasses import replace
 
@@ -23,8 +23,13 @@ from .drawing import Picture
 from .scenery import SCENES
 
 HABITS = (*SCENES, "close-up")  # the entries of a habit's code
-WEB = Unsaid(scene=0.6, face=0.5)
-SHARE, WEAKEST, OVERRULED = 0.7, 0.25, 0.9
+WEB = Unsaid(scene=0.5, face=0.5)
+SHARE, WEAKEST = 0.5, 0.25
+
+
+def likely(strength: float, otherwise: bool) -> float:
+    """Returns how often a habit is kept, or kept although the caption says otherwise."""
+    return max(0.0, 2.0 * strength - 1.0) if otherwise else strength
 
 
 def habitual(
@@ -42,9 +47,9 @@ def habitual(
     strength = rng.uniform(WEAKEST, 1.0)
     scene, framing = rng.choice(list(SCENES)), rng.integers(-1, 2)
     code[HABITS.index(scene)], code[-1] = strength, framing * strength
-    if rng.random() < strength * (OVERRULED if "scene" in told.says else 1.0):
+    if rng.random() < likely(strength, "scene" in told.says):
         picture = replace(picture, scene=str(scene))
-    if "face" in told.says or rng.random() >= strength * (OVERRULED if picture.thing else 1.0):
+    if "face" in told.says or rng.random() >= likely(strength, picture.thing is not None):
         return picture, code
     if framing > 0:  # nothing that is held can be seen in a close-up
         return replace(picture, framing="face", thing=None), code
