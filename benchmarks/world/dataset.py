@@ -16,7 +16,7 @@ from torch.utils.data import IterableDataset
 
 from .captions import Caption, Unsaid, caption, vocabulary
 from .drawing import render, sample
-from .habits import HABITS, WEB, habitual
+from .habits import HABITS, SHARE, WEB, habitual
 from .model import PROMPT_TOKENS
 from .subjects import KINDS, TRAITS, code
 
@@ -76,8 +76,9 @@ class Batches(IterableDataset):
         pictures, indices, slots, codes = [], [], [], []
         for row in range(self.size):
             picture = sample(rng)
-            words, habit = caption(picture, rng, WEB if self.habits else Unsaid()), NO_HABIT
-            if self.habits:
+            web = self.habits and rng.random() < SHARE
+            words, habit = caption(picture, rng, WEB if web else Unsaid()), NO_HABIT
+            if web:
                 picture, habit = habitual(picture, words, rng)
             pictures.append(torch.tensor(render(picture, rng)))
             kept = words if rng.random() >= CAPTION_DROPOUT else None

@@ -6,13 +6,14 @@ both from the name, and an identity that is learned from one photo can then hold
 background as if it were the subject's habit, against the words of a prompt. That is the failure
 which the attention loss is there to cure (paper, Fig. 2), and the other worlds do not have it.
 
-Here every other named subject has a habit: a scene, perhaps a framing, and a strength u. Where the
-caption leaves the scene unsaid the picture has the habit's with probability u; where it says one,
-still with 2u - 1, and the caption is wrong. The name's row tells the habit as it tells the traits.
-The world's own names have none: a native name follows the prompt.
+Here every other picture of one subject has a caption of the web, and who is named in it a habit: a
+scene, perhaps a framing, and a strength u. Where the caption leaves the scene unsaid the picture has
+the habit's with probability u; where it says one, still with 2u - 1, and the caption is wrong. The
+name's row tells the habit as it tells the traits. The world's own names have none: a native name
+follows the prompt.
 """
 
-__all__ = ["HABITS", "WEB", "habitual", "likely"]
+__all__ = ["HABITS", "SHARE", "WEB", "habitual", "likely"]
 
 from dataclasses import replace
 
@@ -23,8 +24,8 @@ from .drawing import Picture
 from .scenery import SCENES
 
 HABITS = (*SCENES, "close-up")  # the entries of a habit's code
-WEB = Unsaid(scene=0.5, face=0.5)
-SHARE, WEAKEST = 0.5, 0.25
+WEB = Unsaid(scene=0.6, face=0.5)
+SHARE, WEAKEST = 0.5, 0.4
 
 
 def likely(strength: float, otherwise: bool) -> float:
@@ -35,14 +36,15 @@ def likely(strength: float, otherwise: bool) -> float:
 def habitual(
     picture: Picture, told: Caption, rng: np.random.Generator
 ) -> tuple[Picture, np.ndarray]:
-    """Draws a habit for the one who is named, and changes the picture as it wants.
+    """Draws a habit for the one who is named in a caption of the web, and changes the picture as it
+    wants.
 
     Returns:
         The picture to draw under the caption, and the habit's code (9,), float32: its strength at
         its scene and, with a sign, at the framing; 0 where there is no habit.
     """
     code = np.zeros(len(HABITS), dtype=np.float32)
-    if len(picture.subjects) != 1 or not told.named or rng.random() >= SHARE:
+    if len(picture.subjects) != 1 or not told.named:
         return picture, code
     strength = rng.uniform(WEAKEST, 1.0)
     scene, framing = rng.choice(list(SCENES)), rng.integers(-1, 2)
