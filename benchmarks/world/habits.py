@@ -6,11 +6,11 @@ both from the name, and an identity that is learned from one photo can then hold
 background as if it were the subject's habit, against the words of a prompt. That is the failure
 which the attention loss is there to cure (paper, Fig. 2), and the other worlds do not have it.
 
-Here every other picture of one subject has a caption of the web, and who is named in it a habit: a
-scene, perhaps a framing, and a strength u. Where the caption leaves the scene unsaid the picture has
-the habit's with probability u; where it says one, still with 2u - 1, and the caption is wrong. The
-name's row tells the habit as it tells the traits. The world's own names have none: a native name
-follows the prompt.
+Here every other picture of one subject has a caption of the web, and who is named in it a habit:
+a scene, perhaps a framing, and a strength u. Where the caption leaves the scene unsaid the picture
+has the habit's with probability u; where it says one, still with 2u - 1, and the caption is wrong.
+The name's row tells the habit as it tells the traits. The world's own names have none: a native
+name follows the prompt.
 """
 
 __all__ = ["HABITS", "SHARE", "WEB", "habitual", "likely"]
