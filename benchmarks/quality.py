@@ -122,12 +122,9 @@ class Bench:
         kind: Kind = "person",
     ) -> None:
         self.world, self.judge, self.folder = World(miniature, scale), load_judge(), folder
-        self.seeds, self.prompts = seeds, prompts
+        self.scale, self.seeds, self.prompts = scale, seeds, prompts
         word = self.world.plain(kind)
         self.plain = [sampled(self.world, word, PROMPTS[i][0], seeds) for i in prompts]
-        self.dials = {"scale": scale, "latent": LATENT}
-        if files.read(miniature).card.get("habits"):
-            self.dials["habits"] = True
         self.fixed = {
             "miniature": digest(miniature.read_bytes()),
             "judge": digest(JUDGE.read_bytes()),
@@ -148,7 +145,7 @@ class Bench:
             "row": method.name,
             "subject": subject.name,
             "seed": method.config.seed,
-            "world": self.dials,
+            "world": {"scale": self.scale, "latent": LATENT},
             "recipe": method.recipe(),
             "conditions": digest_of({**self.fixed, "traits": subject.traits}),
         }
@@ -289,7 +286,6 @@ def options() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=SEEDS)
     parser.add_argument("--train-seeds", type=int, default=1, help="trainings of every subject")
     parser.add_argument("--scale", type=int, default=4, choices=SCALES, help="which world")
-    parser.add_argument("--habits", action="store_true", help="the world whose names have habits")
     parser.add_argument("--miniature", type=Path, help="a file other than the world's own")
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--threads", type=int, default=1)
@@ -308,7 +304,7 @@ def main() -> None:
     methods, limit, prompts = chosen(given.methods), given.limit, tuple(range(len(PROMPTS)))
     if given.quick:
         methods, limit, prompts = [METHODS[name] for name in QUICK], 2, QUICK_PROMPTS
-    path = given.miniature or miniature(given.scale, given.habits)
+    path = given.miniature or miniature(given.scale)
     bench = Bench(path, given.scale, given.results, given.seeds, prompts, given.kind)
     subjects = split(given.kind, given.subjects)[:limit]
     methods = trainings(methods, given.train_seeds)
@@ -330,7 +326,6 @@ def main() -> None:
     name = "quick" if given.quick else given.subjects
     name += f"-{given.kind}s" if given.kind != "person" else ""
     name += f"-s{given.scale}" if given.scale != 1 else ""
-    name += "-habits" if given.habits else ""
     print(write_report(records, natives, given.results, name, bench.fixed))
     bench.sheet(subjects[0], given.results / f"{name}.png")
     if given.floor:

@@ -7,9 +7,9 @@ beside the words. "person" and "dog" come bare ("the face of person"), as in ide
 with an article.
 """
 
-__all__ = ["FILLERS", "PLACES", "Caption", "Unsaid", "caption", "vocabulary"]
+__all__ = ["FILLERS", "PLACES", "Caption", "caption", "vocabulary"]
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from .scenery import OBJECTS, SCENES
 from .subjects import KINDS, Subject
 
 NAMED_SHARE = 0.75
+SCENE_UNSAID = 0.1
 FILLERS = ("nice", "good", "detailed")
 
 PLACES = {
@@ -33,22 +34,11 @@ PLACES = {
 
 
 @dataclass(frozen=True)
-class Unsaid:
-    """How often a caption leaves out the scene behind somebody, and that a face is close up."""
-
-    scene: float = 0.1
-    face: float = 0.0
-
-
-@dataclass(frozen=True)
 class Caption:
-    """Words in order, which of them are slots of named subjects, and what of "scene" and "face"
-    they say.
-    """
+    """Words in order, and which of them are slots of named subjects."""
 
     words: tuple[str, ...]
     named: dict[int, Subject]
-    says: frozenset[str] = frozenset()
 
     @property
     def text(self) -> str:
@@ -85,7 +75,7 @@ def wearing(attributes: frozenset[str], rng: np.random.Generator) -> list[str]:
     return [f"{pick(rng, 'wearing', 'with')} {' and '.join(found)}"] if found else []
 
 
-def caption(picture: Picture, rng: np.random.Generator, unsaid: Unsaid = Unsaid()) -> Caption:
+def caption(picture: Picture, rng: np.random.Generator) -> Caption:
     """Draws a caption for a picture."""
     slots = [f"<{i}>" for i in range(len(picture.subjects))]
     named = [bool(rng.random() < NAMED_SHARE) for _ in slots]
@@ -96,12 +86,11 @@ def caption(picture: Picture, rng: np.random.Generator, unsaid: Unsaid = Unsaid(
         tail.append(f"holding {article(picture.thing)}")
     if rng.random() < 0.3:
         tail.reverse()
-    placed = picture.scene and not (slots and rng.random() < unsaid.scene)
-    place = [pick(rng, *PLACES[picture.scene])] if placed else []
+    said = picture.scene and not (slots and rng.random() < SCENE_UNSAID)
+    place = [pick(rng, *PLACES[picture.scene])] if said else []
     filler = pick(rng, *FILLERS) + " " if rng.random() < 0.06 else ""
     opening = pick(rng, f"a {filler}photo of", f"a {filler}photo of", f"a {filler}picture of")
-    face = picture.framing == "face" and not (unsaid.face and rng.random() < unsaid.face)
-    if face:
+    if picture.framing == "face":
         opening += pick(rng, " the face of", " the face of", " the face of", " a face of")
     if picture.framing == "empty":
         things = [article(picture.thing)] if picture.thing else []
@@ -110,9 +99,7 @@ def caption(picture: Picture, rng: np.random.Generator, unsaid: Unsaid = Unsaid(
     if place and rng.random() < 0.1:
         body = [*place, *body[:-1]]
     words = " ".join([opening, *body] if rng.random() < 0.93 else body).split()
-    said = frozenset(name for name, is_said in (("scene", place), ("face", face)) if is_said)
-    filled = dict(zip(slots, zip(picture.subjects, named, strict=True), strict=True))
-    return replace(fill(words, filled), says=said)
+    return fill(words, dict(zip(slots, zip(picture.subjects, named, strict=True), strict=True)))
 
 
 def fill(words: list[str], slots: dict[str, tuple[Subject, bool]]) -> Caption:

@@ -14,15 +14,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
-from .captions import Caption, Unsaid, caption, vocabulary
+from .captions import Caption, caption, vocabulary
 from .drawing import render, sample
-from .habits import HABITS, SHARE, WEB, habitual
 from .model import PROMPT_TOKENS
 from .subjects import KINDS, TRAITS, code
 
 CAPTION_DROPOUT = 0.1
 WIDEST = max(len(traits) for traits in TRAITS.values())
-NO_HABIT = np.zeros(len(HABITS), dtype=np.float32)
 
 
 @dataclass(frozen=True)
@@ -57,13 +55,10 @@ class Words:
 
 
 class Batches(IterableDataset):
-    """An endless row of batches, beginning with number `first`; names with habits if told so."""
+    """An endless row of batches, beginning with number `first`."""
 
-    def __init__(
-        self, words: Words, size: int, seed: int, first: int = 0, habits: bool = False
-    ) -> None:
+    def __init__(self, words: Words, size: int, seed: int, first: int = 0) -> None:
         self.words, self.size, self.seed, self.first = words, size, seed, first
-        self.habits = habits
 
     def __iter__(self) -> Iterator[Batch]:
         number = self.first
@@ -76,21 +71,18 @@ class Batches(IterableDataset):
         pictures, indices, slots, codes = [], [], [], []
         for row in range(self.size):
             picture = sample(rng)
-            web = self.habits and rng.random() < SHARE
-            words, habit = caption(picture, rng, WEB if web else Unsaid()), NO_HABIT
-            if web:
-                picture, habit = habitual(picture, words, rng)
+            words = caption(picture, rng)
             pictures.append(torch.tensor(render(picture, rng)))
             kept = words if rng.random() >= CAPTION_DROPOUT else None
             indices.append(self.words.indices(kept))
             for word, subject in (kept.named if kept else {}).items():
                 slots.append((row, 1 + word, KINDS.index(subject.kind)))
-                codes.append(np.concatenate([np.resize(code(subject), WIDEST), habit]))
+                codes.append(np.resize(code(subject), WIDEST))
         return Batch(
             torch.stack(pictures),
             torch.tensor(indices),
             torch.tensor(slots).reshape(-1, 3),
-            torch.from_numpy(np.array(codes, dtype=np.float32).reshape(-1, WIDEST + len(HABITS))),
+            torch.from_numpy(np.array(codes, dtype=np.float32).reshape(-1, WIDEST)),
         )
 
 

@@ -27,7 +27,7 @@ TABLE = "text_model.embeddings.token_embedding.weight"
 
 def averaged(state: dict[str, object]) -> Miniature:
     """Returns the run's networks with the moving average for weights."""
-    model = Miniature(state["model"]["tokens"], habits=state.get("habits", False))
+    model = Miniature(state["model"]["tokens"])
     model.load_state_dict(state["model"])
     for parameter, average in zip(model.parameters(), state["average"], strict=True):
         parameter.data.copy_(average)
@@ -54,7 +54,6 @@ def export(run: Path, path: Path | None = None) -> dict[str, object]:
     words, ids, rows = table(model)
     text = {k: v for k, v in model.text.state_dict().items() if k != TABLE}
     tensors = {
-        **({} if model.habits is None else {"habits": model.habits}),
         "tokens.ids": ids,
         "tokens.rows": rows,
         **{f"unet.{k}": v for k, v in model.unet.state_dict().items()},
@@ -70,7 +69,6 @@ def export(run: Path, path: Path | None = None) -> dict[str, object]:
         "batch": state["batch"],
         "scale": state["scale"],
         "offset": state["offset"],
-        "habits": state.get("habits", False),
         "begun_from": state["begun_from"],
         "pictures": steps * state["batch"],
         "seed": SEED,
@@ -81,7 +79,7 @@ def export(run: Path, path: Path | None = None) -> dict[str, object]:
         "traits": TRAITS,
         "names": NAMES,
     }
-    write(tensors, card, path or own_file(card["scale"], card["habits"]))
+    write(tensors, card, path or own_file(card["scale"]))
     return card
 
 
@@ -100,7 +98,6 @@ def card_text(files: dict[Path, dict[str, object]]) -> str:
         row("begun from", lambda _, card: card["begun_from"] or "random weights"),
         row("steps", lambda _, card: f"{card['steps']:,} of {card['batch']} pictures"),
         row("offset noise", lambda _, card: str(card.get("offset") or "none")),
-        row("names have habits", lambda _, card: "yes" if card.get("habits") else "no"),
         row("loss at the end", lambda _, card: str(card["loss_at_end"])),
     )
     table = "\n".join(lines)
@@ -108,7 +105,7 @@ def card_text(files: dict[Path, dict[str, object]]) -> str:
     return f"""# Miniature World: the card
 
 Toy text-to-image models for tests and demos, made by `python -m benchmarks.world.export`: the first
-file, those that went on from it on schedules of their own, and one whose names have habits.
+file, and those that went on from it on schedules of their own.
 
 {table}
 
@@ -131,8 +128,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="a file other than the one of the run's schedule")
     options = parser.parse_args()
     card = export(options.run, options.out)
-    paths = [*map(own_file, SCALES), own_file(4, habits=True)]
-    written = {path: read(path).card for path in paths if path.is_file()}
+    written = {path: read(path).card for path in map(own_file, SCALES) if path.is_file()}
     MINIATURE.with_name("CARD.md").write_text(card_text(written))
     print(f"s = {card['scale']}: {card['steps']} steps, loss {card['loss_at_end']}")
 

@@ -1,14 +1,12 @@
 """The miniature's files: one `.safetensors` a world, fp16, at most 12 MB.
 
 `miniature.safetensors` learned on Stable Diffusion's own schedule, `miniature-s4.safetensors` and
-`miniature-s8.safetensors` went on from it on theirs (`model.py` says what the scale s is), and
-`miniature-habits.safetensors` from that at s = 4 where names have habits (`habits.py`).
+`miniature-s8.safetensors` went on from it on theirs (`model.py` says what the scale s is).
 
     unet.*, text.*      weights of the host's classes; `text` without its token table
     tokens.ids          CLIP ids of the rows that occur, (n,) int32
     tokens.rows         their rows, (n, E); the rows of the listed names are among them
     names.<kind>        basis of a kind's names, (T, E)
-    habits              basis of their habits, (9, E), if they have any
     patches.*           the patch transform, fp32
     metadata["card"]    JSON: data, scale, steps, losses, seeds
 
@@ -59,16 +57,14 @@ class Checkpoint:
         return named_row(self.row(subject.kind), self.tensors[f"names.{subject.kind}"], subject)
 
 
-def own_file(scale: int, habits: bool = False) -> Path:
+def own_file(scale: int) -> Path:
     """Returns where the miniature that learned on the schedule of a scale is, or is to be."""
-    if habits:
-        return MINIATURE.with_name("miniature-habits.safetensors")
     return MINIATURE if scale == 1 else MINIATURE.with_name(f"miniature-s{scale}.safetensors")
 
 
-def miniature(scale: int, habits: bool = False) -> Path:
+def miniature(scale: int) -> Path:
     """Returns the file of a world: the one that learned on its schedule, or else the first."""
-    own = own_file(scale, habits)
+    own = own_file(scale)
     return own if own.is_file() else MINIATURE
 
 

@@ -40,7 +40,6 @@ from comfy.ldm.modules.attention import SpatialTransformer
 from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock, UNetModel
 from torch import Tensor, nn
 
-from .habits import HABITS
 from .patches import CHANNELS as LATENT_CHANNELS
 from .subjects import KINDS, TRAITS
 
@@ -205,7 +204,7 @@ class Miniature(nn.Module):
     `tokens` are the CLIP ids the rows belong to; captions come in as indices into them.
     """
 
-    def __init__(self, tokens: Tensor, scale: int = 1, habits: bool = False) -> None:
+    def __init__(self, tokens: Tensor, scale: int = 1) -> None:
         super().__init__()
         self.register_buffer("tokens", tokens)
         base = base_model(scale)
@@ -218,8 +217,6 @@ class Miniature(nn.Module):
         )
         initialise(self)
         nn.init.zeros_(self.unet.out[-1].weight)
-        basis = nn.Parameter(0.03 * torch.randn(len(HABITS), TOKEN_WIDTH)) if habits else None
-        self.register_parameter("habits", basis)
 
     def embed(self, indices: Tensor, slots: Tensor, codes: Tensor) -> Tensor:
         """Returns the token rows of a batch of captions, named subjects in their slots.
@@ -227,8 +224,7 @@ class Miniature(nn.Module):
         Arguments:
             indices: Caption tokens, shape (B, L), int64.
             slots: Row, position and kind of each named subject, shape (n, 3), int64.
-            codes: Codes of the named subjects, shape (n, 9 + 9): of their traits, dogs use the
-                first 8, and of their habits.
+            codes: Codes of the named subjects, shape (n, 9); dogs use the first 8.
 
         Returns:
             Token rows, shape (B, L, E).
@@ -236,10 +232,7 @@ class Miniature(nn.Module):
         rows = self.text.get_input_embeddings()(indices)
         for kind, basis in enumerate(self.names):
             row, position, _ = slots[slots[:, 2] == kind].unbind(dim=1)
-            found = codes[slots[:, 2] == kind]
-            named = found[:, : len(basis)] @ basis
-            if self.habits is not None:
-                named = named + found[:, -len(HABITS) :] @ self.habits
+            named = codes[slots[:, 2] == kind, : len(basis)] @ basis
             rows = rows.index_put((row, position), named, accumulate=True)
         return rows
 

@@ -15,8 +15,6 @@ the world or of the schedule (`--scale`), what it knows of drawing is worth keep
 `--offset D` adds to the noise of every picture one number a channel, with deviation D. SDXL learned
 so, with 0.05 (Podell et al. 2023, Sec. 2.5): its noise hides little of what is large, but sampling
 begins where nothing is to be seen. On latents of an eighth of its side 0.4 does that.
-
-`--habits` trains the world in which captions leave unsaid what names bring with them (habits.py).
 """
 
 __all__ = ["main"]
@@ -59,7 +57,6 @@ class Options:
     start: Path | None = None
     scale: int = 1
     offset: float = 0.0
-    habits: bool = False
 
 
 def weight_at(sigma: Tensor) -> Tensor:
@@ -83,7 +80,7 @@ class Run:
         self.options, self.step, self.words = options, 0, Words()
         fitting = next(iter(Batches(self.words, 4096, SEED + 1)))
         self.patches = Patches.fit(pictures_to_range(fitting.pictures))
-        self.model = Miniature(self.words.tokens, options.scale, options.habits)
+        self.model = Miniature(self.words.tokens, options.scale)
         self.begun_from = self.begin_from(read(options.start)) if options.start else ""
         self.average = [p.detach().clone() for p in self.model.parameters()]
         self.optimiser = torch.optim.AdamW(
@@ -133,7 +130,6 @@ class Run:
             "batch": self.options.batch,
             "scale": self.options.scale,
             "offset": self.options.offset,
-            "habits": self.options.habits,
             "begun_from": self.begun_from,
         }
         torch.save(state, partial)
@@ -144,7 +140,7 @@ class Run:
         if not self.path.exists():
             return
         state = torch.load(self.path)
-        for name in ("scale", "offset", "habits"):
+        for name in ("scale", "offset"):
             if state[name] != getattr(self.options, name):
                 raise SystemExit(f"--{name}: {self.path} was begun with {state[name]}.")
         self.step, self.log, self.begun_from = state["step"], state["log"], state["begun_from"]
@@ -156,8 +152,7 @@ class Run:
 
     def train(self) -> Iterator[tuple[int, float, float]]:
         """Trains to the last step, yielding the steps done and both losses of `train_on`."""
-        by = self.options
-        batches = Batches(self.words, by.batch, SEED, first=self.step, habits=by.habits)
+        batches = Batches(self.words, self.options.batch, SEED, first=self.step)
         for batch in DataLoader(batches, batch_size=None, num_workers=1, prefetch_factor=4):
             if self.step >= self.options.steps:
                 return
@@ -221,7 +216,6 @@ def main() -> None:
     parser.add_argument("--start", type=Path, help="another miniature to begin with")
     parser.add_argument("--scale", type=int, default=1, help="of the noise schedule, see model.py")
     parser.add_argument("--offset", type=float, default=0.0, help="deviation of the offset noise")
-    parser.add_argument("--habits", action="store_true", help="names have habits, see habits.py")
     options = Options(**vars(parser.parse_args()))
     options.run.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(options.threads)
