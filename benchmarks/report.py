@@ -35,7 +35,15 @@ DRAWS = 10_000
 SHEET = ("name", "inversion", "prospect", "custom", "lora", "paper", "default")
 BASE = "default"  # the row that others are compared with
 CHANGED = "alone"  # the row that ablations change
-CHANGED_BY = {"parts of the race alone": "race"}  # but for these groups of them
+CHANGED_BY = {  # but for these groups of them
+    "parts of the race alone": "race",
+    "parts of default": BASE,
+    "training prompts": BASE,
+    "training prompts, learned from a bust": "default-bust",
+    "caption": BASE,
+    "what the noisiest stage learns from": BASE,
+    "with the subject found": BASE,
+}
 COLUMNS = ("ID(P)", "ID", "Prompt", "Detect", "ID(F)", "Detect(F)", "Layout")
 
 
@@ -148,7 +156,10 @@ def write_report(
     for group, methods in ABLATIONS.items():
         if any(method.name in table.by_method for method in methods):
             base = CHANGED_BY.get(group, CHANGED)
-            parts += [f"**{group}**", table.text((METHODS[base], *methods), base)]
+            parts += [
+                f"**{group}**",
+                table.text(tuple(dict.fromkeys((METHODS[base], *methods))), base),
+            ]
     text = "\n\n".join(parts) + "\n"
     (folder / f"{name}.md").write_text(text)
     means = {
