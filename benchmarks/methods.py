@@ -422,10 +422,11 @@ def part(name: str, label: str, tied: bool = False, **changes: object) -> Method
     return Method(f"default-{name}", label, config=replace(DEFAULT, **changes), tied=tied)
 
 
+INVERSION = Method("inversion", "Textual Inversion", config=replace(PLAIN, stages=1), tied=True)
 MAIN: tuple[Method, ...] = (
     Method("name", "native name (upper bound)", "name"),
     Method("class", "class word (lower bound)", "class"),
-    Method("inversion", "Textual Inversion", config=replace(PLAIN, stages=1), tied=True),
+    INVERSION,
     Method("prospect", "ProSpect-style", config=PLAIN, tied=True),
     Method("custom", "Custom-Diffusion-style", "weights", replace(PLAIN, stages=1), True, 1e-4),
     Method("lora", "LoRA, rank 8", "lora", replace(ALONE, learning_rate=3e-3)),
@@ -518,10 +519,8 @@ ABLATIONS: dict[str, tuple[Method, ...]] = {
             )
         ),
         *(part(f"tokens-{n}", f"{n} tokens", tokens=n) for n in (2, 4)),
-        *(
-            replace(row, name=f"{row.name}-face", label=f"{row.label}, the face", prompts=FACE[:1])
-            for row in MAIN
-            if row.name == "inversion"
+        replace(
+            INVERSION, name="inversion-face", label="Textual Inversion, the face", prompts=FACE[:1]
         ),
     ),
     "training prompts, learned from a bust": (
@@ -533,10 +532,8 @@ ABLATIONS: dict[str, tuple[Method, ...]] = {
                 ("-mixed", "the face, the subject, a close-up", FACE),
             )
         ),
-        *(
-            replace(row, name=f"{row.name}-bust", label=f"{row.label}, a bust", framing="bust")
-            for row in MAIN
-            if row.name == "inversion"
+        replace(
+            INVERSION, name="inversion-bust", label="Textual Inversion, a bust", framing="bust"
         ),
     ),
     "caption": (replace(part("said", "the scene is said"), said=True),),

@@ -155,14 +155,15 @@ class Bench:
         heading = digest_of(self.heading(method, subject))
         return STRIPS / f"{method.name}-{subject.name}-{heading}.png"
 
-    def is_known(self, method: Method, subject: Subject) -> bool:
-        """Whether there is a record of a training."""
-        by_seed, _ = found(read(self.path(subject)), self.heading(method, subject))
+    def is_among(self, lines: list[Record], method: Method, subject: Subject) -> bool:
+        """Whether some records have a training's."""
+        by_seed, _ = found(lines, self.heading(method, subject))
         return method.config.seed in by_seed
 
     def run(self, methods: list[Method], subject: Subject) -> None:
         """Learns a subject once for rows that share it, and scores each."""
-        missing = [method for method in methods if not self.is_known(method, subject)]
+        lines = read(self.path(subject))
+        missing = [method for method in methods if not self.is_among(lines, method, subject)]
         if not missing:
             return
         began = time.perf_counter()
@@ -175,7 +176,8 @@ class Bench:
 
     def run_together(self, method: Method, subjects: list[Subject], at_once: int) -> None:
         """Learns those of some subjects who are missing, several in one batch, and scores each."""
-        missing = [subject for subject in subjects if not self.is_known(method, subject)]
+        lines = {path: read(path) for path in {*map(self.path, subjects)}}
+        missing = [s for s in subjects if not self.is_among(lines[self.path(s)], method, s)]
         for i in range(0, len(missing), at_once):
             group, began = missing[i : i + at_once], time.perf_counter()
             identities = learn_together(self.world, method, group)

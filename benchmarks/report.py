@@ -41,6 +41,7 @@ CHANGED_BY = {  # but for these groups of them
     "training prompts": BASE,
     "training prompts, learned from a bust": "default-bust",
     "caption": BASE,
+    "class word of two tokens": "default-old-means",
     "what the noisiest stage learns from": BASE,
     "with the subject found": BASE,
 }
@@ -156,10 +157,8 @@ def write_report(
     for group, methods in ABLATIONS.items():
         if any(method.name in table.by_method for method in methods):
             base = CHANGED_BY.get(group, CHANGED)
-            parts += [
-                f"**{group}**",
-                table.text(tuple(dict.fromkeys((METHODS[base], *methods))), base),
-            ]
+            rows = tuple(dict.fromkeys((METHODS[base], *methods)))  # the base may be one of them
+            parts += [f"**{group}**", table.text(rows, base)]
     text = "\n\n".join(parts) + "\n"
     (folder / f"{name}.md").write_text(text)
     means = {
