@@ -48,9 +48,9 @@ from comfy.model_patcher import ModelPatcher
 from sefi_pack.nodes.host.apply.sampling import apply_identity
 from sefi_pack.nodes.host.text.encoder import HostTextEncoder, word_tokens
 from sefi_pack.nodes.host.train.borrowing import trainable
+from sefi_pack.nodes.host.train.loaded import Loaded
 from sefi_pack.nodes.host.train.pictures import encode_pool, square_pictures
 from sefi_pack.nodes.host.train.preparing import subject_masks
-from sefi_pack.nodes.host.train.session import Loaded
 from sefi_pack.sefi_core.errors import TrainingError
 from sefi_pack.sefi_core.identity.identity import Identity
 from sefi_pack.sefi_core.prompts import training_prompt

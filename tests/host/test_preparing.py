@@ -8,10 +8,10 @@ from sefi_pack.benchmarks.world.files import MINIATURE
 from sefi_pack.benchmarks.world.subjects import named
 from sefi_pack.nodes.host.page.progress import Progress
 from sefi_pack.nodes.host.text.encoder import HostTextEncoder
-from sefi_pack.nodes.host.train import pictures, preparing, session
+from sefi_pack.nodes.host.train import loaded, pictures, preparing
 from sefi_pack.nodes.host.train.borrowing import trainable
+from sefi_pack.nodes.host.train.loaded import Loaded
 from sefi_pack.nodes.host.train.preparing import subject_masks
-from sefi_pack.nodes.host.train.session import Loaded
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def test_what_is_not_learned_is_dimmed_in_the_panel(ask, monkeypatch):
 
 
 def test_the_paper_takes_the_picture_as_it_is(ask, pools, monkeypatch):
-    monkeypatch.setattr(session, "encode_views", None)  # nothing may be asked of the model
+    monkeypatch.setattr(loaded, "encode_views", None)  # nothing may be asked of the model
     ask(steps=1, preset="paper")
     ((picture, mask),) = pools
     assert picture.shape == (1, 3, 64, 64) and mask.min() > 0.999

@@ -14,9 +14,9 @@ from ....sefi_core.training.loop import StepReport, Subject, train_together
 from ..page.cast_progress import GO_ON, CastProgress
 from ..train.backbone import HostBackbone
 from ..train.files import Outcome
+from ..train.loaded import Loaded
 from ..train.memory import running_out_told
 from ..train.run import Run, with_gradients
-from ..train.session import Loaded
 
 Found = list[tuple[Run, Outcome | TrainingError]]
 

@@ -17,11 +17,12 @@ from ....sefi_core.training.config import TrainingConfig
 from ..page.cast_progress import CastProgress
 from ..text.encoder import HostTextEncoder
 from ..train.files import Outcome, RunFiles, identity_of
+from ..train.loaded import Loaded
 from ..train.memory import how_many_fit
 from ..train.pictures import dimmed
 from ..train.request import Request
 from ..train.run import Run
-from ..train.session import Loaded, Session
+from ..train.session import Session
 from ..train.trainer import asked_config, what_shapes
 from .batch import CastRun, learned_in_a_batch
 from .people import Person

@@ -12,7 +12,7 @@ from ....sefi_core.picture.subject_mask import LOW, find_subject
 from ....sefi_core.training.config import TrainingConfig
 from ..noise_levels import alike_timestep
 from ..text.encoder import HostTextEncoder
-from .session import Loaded
+from .loaded import Loaded
 
 
 @torch.no_grad()

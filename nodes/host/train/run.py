@@ -20,12 +20,12 @@ from ..page.progress import Progress, common_stage
 from ..text.encoder import HostTextEncoder
 from .backbone import HostBackbone
 from .files import NOTHING_SHOWN, Outcome, RunFiles, Shown
+from .loaded import Loaded
 from .memory import measured, running_out_told, what_memory_needs
 from .pictures import dimmed
 from .preparing import subject_masks
 from .request import Request
 from .selftest import require_gradients
-from .session import Loaded
 
 ALL_ALIKE = "A start was still being chosen: all stages of this identity are alike."
 
