@@ -17,6 +17,7 @@ __all__ = [
     "ABLATIONS",
     "MAIN",
     "METHODS",
+    "PHOTOS",
     "QUICK",
     "Learned",
     "Method",
@@ -34,6 +35,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from .pack import ensure_pack
 from .study import PARTS
@@ -61,6 +63,8 @@ from sefi_pack.sefi_core.training.learner import Learner
 from sefi_pack.sefi_core.training.wording import Wording
 
 PLACEHOLDER, RESOLUTION = "V*", 64
+PHOTOS = ("whole", "bordered")
+BORDER = 1 / 8  # of the side, on each side
 LORA_RANK = 8
 
 Prompted = Callable[[str], tuple[ModelPatcher, list]]
@@ -114,7 +118,7 @@ class Method:
         The words stay when a setting is renamed or goes elsewhere. What is off is left out, so that
         a feature more or less leaves the rows without it as they are.
         """
-        if self.kind in ("name", "class"):
+        if not self.learns:
             return {"kind": self.kind}
         by = self.config
         attention = by.attention_loss != "off" and [by.attention_loss, by.attention_loss_weight]
@@ -151,9 +155,14 @@ class Method:
         }
         return {word: value for word, value in recipe.items() if value}
 
+    @property
+    def learns(self) -> bool:
+        """Whether anything is learned from the subject's picture."""
+        return self.kind not in ("name", "class")
+
     def seeded(self, seed: int) -> "Method":
         """Returns the row learned with another seed; the same if it learns nothing."""
-        if self.kind in ("name", "class"):
+        if not self.learns:
             return self
         return replace(self, config=replace(self.config, seed=seed))
 
@@ -166,10 +175,15 @@ class Method:
 
 
 class World:
-    """The miniature, and the one picture of each subject."""
+    """The miniature, and the one picture of each subject.
 
-    def __init__(self, miniature: Path, scale: int | None = None) -> None:
+    Arguments:
+        photos: One of PHOTOS: "whole", or "bordered" with black on all sides.
+    """
+
+    def __init__(self, miniature: Path, scale: int | None = None, photos: str = "whole") -> None:
         self.model, self.clip, self.vae = load(miniature, scale)
+        self.photos = photos
 
     def reference(self, subject: Subject, framing: Framing = "face") -> Tensor:
         """Returns the picture to learn from, an IMAGE (1, 64, 64, 3) in [0, 1].
@@ -178,11 +192,16 @@ class World:
         does not tell.
         """
         picture = render(*photo(subject, framing))
-        return torch.from_numpy(picture.astype(np.float32) / 255.0)[None]
+        return self.framed(torch.from_numpy(picture.astype(np.float32) / 255.0)[None])
 
     def mask(self, subject: Subject, framing: Framing = "face") -> Tensor:
         """Returns where the subject is in its picture, a MASK (1, 64, 64) in [0, 1]."""
-        return torch.from_numpy(silhouette(*photo(subject, framing)))[None]
+        drawn = torch.from_numpy(silhouette(*photo(subject, framing)))[None]
+        return self.framed(drawn[..., None])[..., 0]
+
+    def framed(self, pictures: Tensor) -> Tensor:
+        """Returns pictures (B, H, W, C) as the world's photos are."""
+        return bordered(pictures) if self.photos == "bordered" else pictures
 
     def picture(self, subject: Subject, method: Method) -> tuple[Tensor, Tensor]:
         """Returns a subject's picture (1, 3, 64, 64) and its mask (1, 1, 64, 64), as the node has
@@ -215,6 +234,16 @@ def photo(subject: Subject, framing: Framing = "face") -> tuple[Picture, np.rand
     return Picture(framing, (subject,), scene=str(rng.choice(list(SCENES)))), rng
 
 
+def bordered(pictures: Tensor) -> Tensor:
+    """Makes pictures (B, H, W, C) smaller, with black of BORDER of the side all around."""
+    height, width = pictures.shape[1:3]
+    high, wide = int(height * BORDER), int(width * BORDER)
+    inner = F.interpolate(
+        pictures.movedim(-1, 1), (height - 2 * high, width - 2 * wide), mode="area"
+    )
+    return F.pad(inner, (wide, wide, high, high)).movedim(1, -1)
+
+
 class Tied(nn.Module):
     """A generator whose V tokens are its K tokens."""
 
@@ -230,7 +259,7 @@ class Tied(nn.Module):
 def learn(world: World, methods: list[Method], subject: Subject) -> Iterator[Learned]:
     """Serves rows that share one training; the miniature is as it was when the block ends."""
     first = methods[0]
-    if first.kind in ("name", "class"):
+    if not first.learns:
         yield {first: world.plain(subject.name if first.kind == "name" else subject.kind)}
     elif first.kind == "lora":
         yield {first: world.plain(subject.kind, train_lora(world, first, subject))}
@@ -417,6 +446,12 @@ def with_found_mask(row: Method) -> Method:
     return replace(row, name=f"{row.name}-found", config=config)
 
 
+def with_noise(row: Method) -> Method:
+    """Returns a row that learns from noisy samples as `default` does."""
+    config = replace(row.config, velocity_loss=DEFAULT.velocity_loss, unseen=DEFAULT.unseen)
+    return replace(row, name=f"{row.name}-noise", config=config)
+
+
 def part(name: str, label: str, tied: bool = False, **changes: object) -> Method:
     """Returns `default` with one part changed."""
     return Method(f"default-{name}", label, config=replace(DEFAULT, **changes), tied=tied)
@@ -498,6 +533,9 @@ ABLATIONS: dict[str, tuple[Method, ...]] = {
     "with the subject found": tuple(
         with_found_mask(row) for row in MAIN if row.name in ("inversion", "prospect", "custom")
     ),
+    "with the noise of default": tuple(
+        with_noise(row) for row in MAIN if row.name in ("inversion", "prospect", "custom")
+    ),
     "parts of default": (
         *(part(f"stages-{n}", f"stages: {n}", stages=n) for n in (1, 3, 10)),
         part("tied", "K = V", tied=True),
@@ -509,6 +547,17 @@ ABLATIONS: dict[str, tuple[Method, ...]] = {
         ),
         part("one-start", "no selection", candidates=1),
         part("unfound", "subject not found", **UNFOUND),
+        part(
+            "unfound-off", "subject not found, attention loss off", attention_loss="off", **UNFOUND
+        ),
+    ),
+    "attention loss of default": (
+        part("attention-1", "#1 placeholder only", attention_loss="placeholder only"),
+        part("attention-3", "#3 all tokens", attention_loss="all tokens"),
+        *(
+            part(f"lambda-{w:g}", f"prompt tokens, lambda {w:g}", attention_loss_weight=w)
+            for w in (1e-4, 3e-3, 1e-2, 5e-2)
+        ),
     ),
     "training prompts": (
         *(

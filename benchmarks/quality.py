@@ -29,6 +29,7 @@ from .methods import (
     ABLATIONS,
     MAIN,
     METHODS,
+    PHOTOS,
     QUICK,
     Method,
     Prompted,
@@ -120,8 +121,9 @@ class Bench:
         seeds: int,
         prompts: tuple[int, ...],
         kind: Kind = "person",
+        photos: str = "whole",
     ) -> None:
-        self.world, self.judge, self.folder = World(miniature, scale), load_judge(), folder
+        self.world, self.judge, self.folder = World(miniature, scale, photos), load_judge(), folder
         self.scale, self.seeds, self.prompts = scale, seeds, prompts
         word = self.world.plain(kind)
         self.plain = [sampled(self.world, word, PROMPTS[i][0], seeds) for i in prompts]
@@ -141,11 +143,14 @@ class Bench:
 
     def heading(self, method: Method, subject: Subject) -> Record:
         """Returns a record of a training, but for its results."""
+        world = {"scale": self.scale, "latent": LATENT}
+        if method.learns and self.world.photos != "whole":
+            world["photos"] = self.world.photos
         return {
             "row": method.name,
             "subject": subject.name,
             "seed": method.config.seed,
-            "world": {"scale": self.scale, "latent": LATENT},
+            "world": world,
             "recipe": method.recipe(),
             "conditions": digest_of({**self.fixed, "traits": subject.traits}),
         }
@@ -288,6 +293,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=SEEDS)
     parser.add_argument("--train-seeds", type=int, default=1, help="trainings of every subject")
     parser.add_argument("--scale", type=int, default=4, choices=SCALES, help="which world")
+    parser.add_argument("--photos", default="whole", choices=PHOTOS, help="to learn from")
     parser.add_argument("--miniature", type=Path, help="a file other than the world's own")
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--threads", type=int, default=1)
@@ -307,7 +313,7 @@ def main() -> None:
     if given.quick:
         methods, limit, prompts = [METHODS[name] for name in QUICK], 2, QUICK_PROMPTS
     path = given.miniature or miniature(given.scale)
-    bench = Bench(path, given.scale, given.results, given.seeds, prompts, given.kind)
+    bench = Bench(path, given.scale, given.results, given.seeds, prompts, given.kind, given.photos)
     subjects = split(given.kind, given.subjects)[:limit]
     methods = trainings(methods, given.train_seeds)
     part, parts = map(int, given.shard.split("/"))
@@ -328,6 +334,7 @@ def main() -> None:
     name = "quick" if given.quick else given.subjects
     name += f"-{given.kind}s" if given.kind != "person" else ""
     name += f"-s{given.scale}" if given.scale != 1 else ""
+    name += f"-{given.photos}" if given.photos != "whole" else ""
     print(write_report(records, natives, given.results, name, bench.fixed))
     bench.sheet(subjects[0], given.results / f"{name}.png")
     if given.floor:

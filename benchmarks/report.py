@@ -38,12 +38,14 @@ CHANGED = "alone"  # the row that ablations change
 CHANGED_BY = {  # but for these groups of them
     "parts of the race alone": "race",
     "parts of default": BASE,
+    "attention loss of default": BASE,
     "training prompts": BASE,
     "training prompts, learned from a bust": "default-bust",
     "caption": BASE,
     "class word of two tokens": "default-old-means",
     "what the noisiest stage learns from": BASE,
     "with the subject found": BASE,
+    "with the noise of default": BASE,
 }
 COLUMNS = ("ID(P)", "ID", "Prompt", "Detect", "ID(F)", "Detect(F)", "Layout")
 
