@@ -453,8 +453,9 @@ def with_noise(row: Method) -> Method:
 
 
 def part(name: str, label: str, tied: bool = False, **changes: object) -> Method:
-    """Returns `default` with one part changed."""
-    return Method(f"default-{name}", label, config=replace(DEFAULT, **changes), tied=tied)
+    """Returns `default` with one part changed, and a selection of as long as its steps allow."""
+    config = replace(DEFAULT, **changes).with_fair_selection()
+    return Method(f"default-{name}", label, config=config, tied=tied)
 
 
 INVERSION = Method("inversion", "Textual Inversion", config=replace(PLAIN, stages=1), tied=True)
@@ -520,6 +521,9 @@ ABLATIONS: dict[str, tuple[Method, ...]] = {
     "steps of Textual Inversion": tuple(
         Method(f"inversion-{n}", f"{n} steps", "tokens", replace(PLAIN, stages=1, steps=n), True)
         for n in SHORTER
+    ),
+    "steps of default": tuple(
+        part(f"steps-{n}", f"{n} steps", steps=n) for n in (25, *SHORTER, LONGER[0])
     ),
     "loss and batch": (
         variant("masked", "views from 0.3, masked loss", masked_loss=True, min_scale=0.3),

@@ -39,6 +39,7 @@ CHANGED_BY = {  # but for these groups of them
     "parts of the race alone": "race",
     "parts of default": BASE,
     "attention loss of default": BASE,
+    "steps of default": BASE,
     "training prompts": BASE,
     "training prompts, learned from a bust": "default-bust",
     "caption": BASE,
