@@ -64,7 +64,7 @@ from sefi_pack.sefi_core.training.wording import Wording
 
 PLACEHOLDER, RESOLUTION = "V*", 64
 PHOTOS = ("whole", "bordered")
-BORDER = 1 / 8  # of the side, on each side
+BORDER = 3 / 16  # of the side, on each side
 LORA_RANK = 8
 
 Prompted = Callable[[str], tuple[ModelPatcher, list]]
