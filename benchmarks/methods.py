@@ -89,6 +89,7 @@ class Method:
             in place of their mean for all.
         said: Whether the picture's scene is said as an artist can, by a caption.
         framing: Whether the picture is a "face", close up, or a "bust".
+        trimmed: Whether the picture's border is cut off, as the nodes do.
     """
 
     name: str
@@ -105,6 +106,7 @@ class Method:
     in_place: bool = False
     said: bool = False
     framing: Framing = "face"
+    trimmed: bool = False
 
     def texts(self, subject: Subject) -> tuple[str, ...]:
         """Returns the training prompts of a subject, with a caption if the row has one."""
@@ -152,6 +154,7 @@ class Method:
             "in place": self.in_place,
             "scene said": self.said,
             "framing": self.framing.removeprefix("face"),
+            "border trimmed": self.trimmed,
         }
         return {word: value for word, value in recipe.items() if value}
 
@@ -171,6 +174,7 @@ class Method:
         whole = "" if self.kind == "tokens" and "decay" not in self.study else self.config.steps
         shared = f"{self.kind} {self.tied} {self.weight_rate} {self.masked} {self.study} {whole}"
         words = f"{self.prompts} {self.class_word} {self.in_place} {self.said} {self.framing}"
+        words += f" {self.trimmed}"
         return f"{shared} {words} {self.config.fingerprint()}"
 
 
@@ -208,7 +212,8 @@ class World:
         them.
         """
         mask = self.mask(subject, method.framing) if method.masked else None
-        return square_pictures(self.reference(subject, method.framing), mask, RESOLUTION)
+        reference = self.reference(subject, method.framing)
+        return square_pictures(reference, mask, RESOLUTION, method.trimmed)
 
     def pool(
         self, model: ModelPatcher, picture: Tensor, mask: Tensor, config: TrainingConfig
@@ -452,6 +457,11 @@ def with_noise(row: Method) -> Method:
     return replace(row, name=f"{row.name}-noise", config=config)
 
 
+def trimmed(row: Method) -> Method:
+    """Returns a row whose picture has lost its border before it is learned."""
+    return replace(row, name=f"{row.name}-trimmed", trimmed=True)
+
+
 def part(name: str, label: str, tied: bool = False, **changes: object) -> Method:
     """Returns `default` with one part changed, and a selection of as long as its steps allow."""
     config = replace(DEFAULT, **changes).with_fair_selection()
@@ -562,6 +572,14 @@ ABLATIONS: dict[str, tuple[Method, ...]] = {
             part(f"lambda-{w:g}", f"prompt tokens, lambda {w:g}", attention_loss_weight=w)
             for w in (1e-4, 3e-3, 1e-2, 5e-2)
         ),
+    ),
+    "the border trimmed": tuple(
+        trimmed(row)
+        for row in (
+            INVERSION,
+            *(row for row in MAIN if row.name in ("prospect", "custom", "lora", "default")),
+            part("attention-off", "attention loss off", attention_loss="off"),
+        )
     ),
     "training prompts": (
         *(

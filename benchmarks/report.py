@@ -40,6 +40,7 @@ CHANGED_BY = {  # but for these groups of them
     "parts of default": BASE,
     "attention loss of default": BASE,
     "steps of default": BASE,
+    "the border trimmed": f"{BASE}-trimmed",
     "training prompts": BASE,
     "training prompts, learned from a bust": "default-bust",
     "caption": BASE,

@@ -44,8 +44,8 @@ class TrainSeFiID(io.ComfyNode):
                 io.Image.Input(
                     "image",
                     tooltip="One picture of the subject, or several of the same one. Crop to "
-                    "head and shoulders; the largest square around the middle (or around the "
-                    "mask) is used.",
+                    "head and shoulders; a border of one colour is cut off, and the largest "
+                    "square around the middle (or around the mask) is used.",
                 ),
                 io.String.Input(
                     "class_word",

@@ -66,6 +66,24 @@ def test_without_a_mask_one_is_found_and_what_an_artist_gives_counts(ask, pools,
     assert 0.1 < masks[2].mean() < 0.3 and masks[3].min() > 0.999
 
 
+def test_a_border_is_cut_off_the_picture_and_its_mask(ask, pools):
+    picture, mask = 0.3 + 0.4 * torch.rand(1, 80, 80, 3), torch.zeros(1, 80, 80)
+    mask[:, 10:40, 20:60] = 1.0
+    pad = torch.nn.functional.pad
+    ask(steps=1, image=picture, mask=mask)
+    ask(steps=1, image=pad(picture, (0, 0, 24, 24, 10, 0)), mask=pad(mask, (24, 24, 10, 0)))
+    assert len(pools) == 1  # it is the same picture, and finished before
+
+
+def test_a_subject_that_is_painted_in_the_border_stays(ask, pools):
+    bars, painted = torch.zeros(1, 80, 80, 3), torch.zeros(1, 80, 80)
+    bars[:, 20:60] = 0.5
+    painted[:, :18] = 1.0
+    ask(steps=1, image=bars, mask=painted)
+    ((_, mask),) = pools
+    assert 0.2 < mask.mean() < 0.25
+
+
 def test_what_is_not_learned_is_dimmed_in_the_panel(ask, monkeypatch):
     left = torch.zeros(1, 1, 32, 32)
     left[..., :16] = 1.0

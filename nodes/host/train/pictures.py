@@ -24,6 +24,7 @@ from torch.nn import functional as F
 
 from ....sefi_core.errors import PictureError, SettingsError
 from ....sefi_core.picture.augment import augmented_views
+from ....sefi_core.picture.border import within_border
 from ....sefi_core.samples import LatentPool
 from ....sefi_core.training.config import TrainingConfig
 from ..images import stored_samples
@@ -33,11 +34,16 @@ PIXELS_AT_ONCE = 512 * 512  # that the VAE encodes; one picture of 512 fills a c
 DIMMED = 0.35  # of the brightness, where nothing is learned
 
 
-def square_pictures(image: Tensor, mask: Tensor | None, side: int) -> tuple[Tensor, Tensor]:
+def square_pictures(
+    image: Tensor, mask: Tensor | None, side: int, trimmed: bool = True
+) -> tuple[Tensor, Tensor]:
     """Returns square crops (B, 3, side, side) and masks (B, 1, side, side).
 
     The crop is centred on the mask where there is one; an alpha channel serves as the mask if none
     is given.
+
+    Arguments:
+        trimmed: Whether a border of one colour is cut off first.
 
     Raises:
         PictureError: The pictures are too small, not finite, or do not fit the mask.
@@ -66,7 +72,8 @@ def square_pictures(image: Tensor, mask: Tensor | None, side: int) -> tuple[Tens
         alone = picture.new_ones(1, height, width)
         if masks is not None:
             alone = masks[min(i, len(masks) - 1)].float()
-        crop = crop_square(*required_pixels(picture, alone))
+        planes = required_pixels(picture, alone)
+        crop = crop_square(without_border(planes) if trimmed else planes)
         resized = F.interpolate(crop[None], size=(side, side), mode="bilinear", antialias=True)
         made[i] = resized[0].clamp(0.0, 1.0)
     return made[:, :3], made[:, 3:]
@@ -87,9 +94,9 @@ def require_fitting(masks: Tensor | None, count: int, height: int, width: int) -
         )
 
 
-def required_pixels(picture: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns planes (4, H, W) of a picture (3, H, W) and its mask (1, H, W), and the mask (H, W);
-    raises PictureError unless there is something to learn.
+def required_pixels(picture: Tensor, mask: Tensor) -> Tensor:
+    """Returns planes (4, H, W) of a picture (3, H, W) and its mask (1, H, W); raises PictureError
+    unless there is something to learn.
     """
     if not torch.isfinite(mask).all():
         raise PictureError("mask: it has values that are not finite; check the node that made it.")
@@ -100,7 +107,16 @@ def required_pixels(picture: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     mask = mask.clamp(0.0, 1.0)
     if not mask.any():
         raise PictureError("mask: it is empty for at least one image; paint the subject white.")
-    return torch.cat([picture, mask]), mask[0]
+    return torch.cat([picture, mask])
+
+
+def without_border(planes: Tensor) -> Tensor:
+    """Returns planes (4, H, W) without a border of one colour, unless all that is to be learned is
+    in it.
+    """
+    rows, columns = within_border(planes[:3])
+    inner = planes[:, rows, columns]
+    return inner if inner[3].any() else planes
 
 
 def require_side(side: int) -> None:
@@ -111,10 +127,11 @@ def require_side(side: int) -> None:
         )
 
 
-def crop_square(planes: Tensor, mask: Tensor) -> Tensor:
-    """Returns the largest square of planes (c, H, W) whose centre is nearest the middle of the
-    mask's box (H, W).
+def crop_square(planes: Tensor) -> Tensor:
+    """Returns the largest square of planes (4, H, W) whose centre is nearest the middle of the box
+    of the mask, the last of them.
     """
+    mask = planes[3]
     size = min(planes.shape[-2:])
     for axis, length in ((-1, planes.shape[-1]), (-2, planes.shape[-2])):
         covered = mask.any(dim=0 if axis == -1 else 1).nonzero()
