@@ -1,10 +1,13 @@
 """A border of one colour is cut off a picture, and nothing that is none."""
 
+from io import BytesIO
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from sefi_pack.benchmarks.world.drawing import Picture, render
 from sefi_pack.benchmarks.world.scenery import SCENES
 from sefi_pack.benchmarks.world.subjects import split
@@ -14,18 +17,18 @@ SIDE = 128
 WHOLE = (slice(0, SIDE), slice(0, SIDE))
 
 
-def framed(top=0, bottom=0, left=0, right=0, colour=(0.0, 0.0, 0.0), grain=0.0):
+def framed(top=0, bottom=0, left=0, right=0, colour=(0.0, 0.0, 0.0), grain=0.0, side=SIDE):
     """Bright noise with a border of so many pixels on each side."""
     generator = torch.Generator().manual_seed(0)
-    picture = torch.tensor(colour).view(3, 1, 1).repeat(1, SIDE, SIDE)
+    picture = torch.tensor(colour).view(3, 1, 1).repeat(1, side, side)
     picture += grain * (2 * torch.rand(picture.shape, generator=generator) - 1)
-    inside = picture[:, top : SIDE - bottom, left : SIDE - right]
+    inside = picture[:, top : side - bottom, left : side - right]
     inside.copy_(0.3 + 0.4 * torch.rand(inside.shape, generator=generator))
     return picture
 
 
 @given(
-    st.tuples(*[st.integers(0, 40)] * 4),
+    st.tuples(*[st.integers(0, 32)] * 4),
     st.sampled_from([(0.0, 0.0, 0.0), (1.0, 1.0, 1.0), (0.9, 0.1, 0.1)]),
     st.sampled_from([0.0, 0.02]),
 )
@@ -35,11 +38,17 @@ def test_what_is_within_a_border_is_found_to_the_pixel(sides, colour, grain):
     assert (rows, columns) == (slice(top, SIDE - bottom), slice(left, SIDE - right))
 
 
-def test_an_edge_that_jpeg_has_blurred_is_cut_off_with_it():
-    picture = framed(20, 20)
-    picture[:, 19, ::5] = 0.3  # ringing
+@pytest.mark.parametrize("quality", [50, 75, 90])
+@pytest.mark.parametrize("colour", [(0.0, 0.0, 0.0), (1.0, 1.0, 1.0)])
+def test_an_edge_that_jpeg_has_blurred_is_cut_off_with_it(colour, quality):
+    large = 2 * SIDE
+    drawn = framed(20, 20, 24, 13, colour, side=large).movedim(0, -1) * 255
+    file = BytesIO()
+    Image.fromarray(drawn.byte().numpy()).save(file, "JPEG", quality=quality)
+    picture = torch.tensor(np.asarray(Image.open(file))).movedim(-1, 0) / 255.0
     rows, columns = within_border(picture)
-    assert rows == slice(20, SIDE - 20) and columns == WHOLE[1]
+    found = rows.start, large - rows.stop, columns.start, large - columns.stop
+    assert all(0 <= x - y <= 2 for x, y in zip(found, (20, 20, 24, 13), strict=True)), found
 
 
 @pytest.mark.parametrize("backdrop", [0.0, 1.0])
@@ -47,6 +56,13 @@ def test_a_subject_before_a_plain_backdrop_has_no_border(backdrop):
     y, x = torch.meshgrid(torch.arange(SIDE), torch.arange(SIDE), indexing="ij")
     disc = ((y - 64) ** 2 + (x - 64) ** 2 < 45**2).float()
     assert within_border(disc * 0.5 + (1 - disc) * backdrop * torch.ones(3, 1, 1)) == WHOLE
+
+
+def test_a_backdrop_that_changes_little_by_little_has_no_border():
+    y, x = torch.meshgrid(torch.arange(SIDE), torch.arange(SIDE), indexing="ij")
+    disc = ((y - 90) ** 2 + (x - 64) ** 2 < 30**2).float()
+    sky = (1.0 - 0.3 * y / SIDE).expand(3, -1, -1)
+    assert within_border(disc * 0.2 + (1 - disc) * sky) == WHOLE
 
 
 def test_a_picture_of_one_colour_and_what_would_leave_next_to_nothing_stay_whole():

@@ -75,13 +75,17 @@ def test_a_border_is_cut_off_the_picture_and_its_mask(ask, pools):
     assert len(pools) == 1  # it is the same picture, and finished before
 
 
-def test_a_subject_that_is_painted_in_the_border_stays(ask, pools):
+def test_what_an_artist_has_painted_is_never_cut_off_with_a_border(ask, pools):
     bars, painted = torch.zeros(1, 80, 80, 3), torch.zeros(1, 80, 80)
-    bars[:, 20:60] = 0.5
-    painted[:, :18] = 1.0
+    bars[:, 18:62] = 0.5
+    painted[:, :16] = painted[:, 40, 40] = 1.0
+    upright, whole = torch.ones(1, 100, 100, 3), torch.zeros(1, 100, 100)
+    upright[:, 10:90, 25:75] = 0.4
+    whole[:, 10:90, 25:75] = 1.0
     ask(steps=1, image=bars, mask=painted)
-    ((_, mask),) = pools
-    assert 0.2 < mask.mean() < 0.25
+    ask(steps=1, image=upright, mask=whole)
+    (_, in_a_bar), (_, standing) = pools
+    assert 0.19 < in_a_bar.mean() < 0.22 and 0.38 < standing.mean() < 0.42
 
 
 def test_what_is_not_learned_is_dimmed_in_the_panel(ask, monkeypatch):

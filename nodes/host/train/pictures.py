@@ -31,6 +31,7 @@ from ..images import stored_samples
 
 MIN_SIDE = 64  # pixels; the coarsest UNet layer then still sees a grid
 PIXELS_AT_ONCE = 512 * 512  # that the VAE encodes; one picture of 512 fills a card as well as many
+MASK_KEPT = 0.9  # of what the whole picture's square has of the mask, where a border is cut off
 DIMMED = 0.35  # of the brightness, where nothing is learned
 
 
@@ -73,7 +74,7 @@ def square_pictures(
         if masks is not None:
             alone = masks[min(i, len(masks) - 1)].float()
         planes = required_pixels(picture, alone)
-        crop = crop_square(without_border(planes) if trimmed else planes)
+        crop = square_within_border(planes) if trimmed else crop_square(planes)
         resized = F.interpolate(crop[None], size=(side, side), mode="bilinear", antialias=True)
         made[i] = resized[0].clamp(0.0, 1.0)
     return made[:, :3], made[:, 3:]
@@ -110,13 +111,17 @@ def required_pixels(picture: Tensor, mask: Tensor) -> Tensor:
     return torch.cat([picture, mask])
 
 
-def without_border(planes: Tensor) -> Tensor:
-    """Returns planes (4, H, W) without a border of one colour, unless all that is to be learned is
-    in it.
+def square_within_border(planes: Tensor) -> Tensor:
+    """Returns the square of planes (4, H, W) without a border of one colour, or of all if that
+    would cost some of what is to be learned.
     """
-    rows, columns = within_border(planes[:3])
-    inner = planes[:, rows, columns]
-    return inner if inner[3].any() else planes
+    rows, columns = within_border(planes[:3].clamp(0.0, 1.0))
+    whole, inner = crop_square(planes), planes[:, rows, columns]
+    if not inner[3].any():
+        return whole
+    square, least = crop_square(inner), planes[3].min()  # of a mask that is the same everywhere: 0
+    kept, all_of_it = ((one[3] - least).sum() for one in (square, whole))
+    return square if kept >= MASK_KEPT * all_of_it else whole
 
 
 def require_side(side: int) -> None:
