@@ -459,7 +459,7 @@ def with_noise(row: Method) -> Method:
 
 def trimmed(row: Method) -> Method:
     """Returns a row whose picture has lost its border before it is learned."""
-    return replace(row, name=f"{row.name}-trimmed", trimmed=True)
+    return replace(row, name=f"{row.name}-trimmed", label=f"trimmed: {row.label}", trimmed=True)
 
 
 def part(name: str, label: str, tied: bool = False, **changes: object) -> Method:

@@ -32,7 +32,9 @@ from .records import Record
 RESULTS = Path(__file__).with_name("results")
 STRIPS = Path(__file__).resolve().parent.parent / "demo/quality"  # pictures of every row
 DRAWS = 10_000
-SHEET = ("name", "inversion", "prospect", "custom", "lora", "paper", "default")
+SHEET = (
+    "name", "inversion", "prospect", "custom", "lora", "paper", "default", "default-trimmed"
+)  # fmt: skip
 BASE = "default"  # the row that others are compared with
 CHANGED = "alone"  # the row that ablations change
 CHANGED_BY = {  # but for these groups of them
@@ -199,7 +201,7 @@ def write_sheet(strips: dict[str, Path], reference: Tensor, prompts: list[str], 
     sheet.paste(pictures.resize((large, large)), (left, top))
     pen.text((left + 4, 10), "reference", fill="black")
     for column, (label, strip) in enumerate(strips.items(), 1):
-        short = label.split(",")[0].split(" (")[0].replace("`", "")
+        short = label.split(",")[0].split(" (")[0].replace("`", "").replace("SeFi ", "")
         pen.text((left + column * cell + 2, 10), short, fill="black")
         with Image.open(strip) as whole:
             for row in range(len(prompts)):
