@@ -51,8 +51,9 @@ from sefi_pack.nodes.host.apply.sampling import apply_identity
 from sefi_pack.nodes.host.text.encoder import HostTextEncoder, word_tokens
 from sefi_pack.nodes.host.train.borrowing import trainable
 from sefi_pack.nodes.host.train.loaded import Loaded
-from sefi_pack.nodes.host.train.pictures import encode_pool, square_pictures
+from sefi_pack.nodes.host.train.pictures import encode_pool
 from sefi_pack.nodes.host.train.preparing import subject_masks
+from sefi_pack.nodes.host.train.squares import square_pictures
 from sefi_pack.sefi_core.errors import TrainingError
 from sefi_pack.sefi_core.identity.identity import Identity
 from sefi_pack.sefi_core.prompts import training_prompt

@@ -9,8 +9,8 @@ import torch
 from sefi_pack.nodes.host.train.pictures import (
     encode_pool,
     encode_views,
-    square_pictures,
 )
+from sefi_pack.nodes.host.train.squares import square_pictures
 from sefi_pack.sefi_core.errors import PictureError
 from sefi_pack.sefi_core.training.config import TrainingConfig
 

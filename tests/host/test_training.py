@@ -22,7 +22,7 @@ from sefi_pack.nodes.host.text.encoder import HostTextEncoder
 from sefi_pack.nodes.host.train import run, trainer
 from sefi_pack.nodes.host.train.backbone import HostBackbone
 from sefi_pack.nodes.host.train.borrowing import trainable
-from sefi_pack.nodes.host.train.pictures import square_pictures
+from sefi_pack.nodes.host.train.squares import square_pictures
 from sefi_pack.sefi_core import losses as core_losses
 from sefi_pack.sefi_core.errors import (
     IdentityFileError,

@@ -19,7 +19,7 @@ import nodes  # the host's
 
 from ....sefi_core.errors import PictureError, PromptError, one_line
 from ..folders import input_folder
-from ..train.pictures import square_pictures
+from ..train.squares import square_pictures
 from .people import Person, Shot
 
 HEIC = (".heic", ".heif", ".avif")

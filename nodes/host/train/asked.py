@@ -8,8 +8,8 @@ from ....sefi_core.training.wording import Wording
 from ..prefixes import require_plain
 from ..queued import own_inputs, refusal, require_choice
 from .borrowing import DTYPES
-from .pictures import require_side
 from .resuming import require_resumable
+from .squares import require_side
 
 CHOICES = {"preset": PRESETS, "attention_loss": ATTENTION_SCOPES, "dtype": ("auto", *DTYPES)}
 

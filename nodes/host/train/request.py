@@ -12,7 +12,7 @@ from ....sefi_core.training.wording import Wording
 from ....sefi_core.words import cleaned
 from .. import folders
 from ..prefixes import require_plain
-from .pictures import square_pictures
+from .squares import square_pictures
 
 DEFAULT = PRESETS["default"]
 
