@@ -130,18 +130,18 @@ def main() -> None:
             scores.setdefault(label, []).append(score(judge, pictures, couple))
             save_strip(pictures[:: given.seeds], STRIPS / f"{names}-{number}.png")
             print(f"{names:16s} {label:36s} {scores[label][-1]}", flush=True)
-    write(scores, [[subject.name for subject in couple] for couple in couples])
+    write(scores, given.scale, [[subject.name for subject in couple] for couple in couples])
 
 
-def write(scores: dict[str, list[Score]], couples: list[list[str]]) -> None:
-    """Writes the means over couples as JSON, and prints them as a table."""
+def write(scores: dict[str, list[Score]], scale: int, couples: list[list[str]]) -> None:
+    """Writes the means over couples in a world as JSON, and prints them as a table."""
     means = {
         label: {
             name: round(float(np.mean([getattr(s, name) for s in found])), 3) for name in NUMBERS
         }
         for label, found in scores.items()
     }
-    about = {"couples": couples, "prompts": PROMPTS, "rows": means}
+    about = {"scale": scale, "couples": couples, "prompts": PROMPTS, "rows": means}
     (RESULTS / "two_people.json").write_text(json.dumps(about, indent=1) + "\n")
     print("| row | ID, own person | ID, the other one | halves nearer to their own |")
     print("| --- | --- | --- | --- |")
