@@ -283,11 +283,15 @@ def learn_tokens(world: World, methods: list[Method], subject: Subject) -> dict[
         host = Loaded(model, world.clip, world.vae, torch.float32, load)
         one = learning(world, longest, host, encoder_of(world, longest, subject), subject)
         backbone = host.backbone(one.encoder, one.pool.latents, longest.config.batch_size)
+        weights = value_and_key_weights(model)
+        if longest.kind == "weights":  # the UNet is in place now; that froze it
+            group = {"params": [*weights.requires_grad_(True)], "lr": longest.weight_rate}
+            one.learner.optimizer.add_param_group(group)
         for report in loop.train(backbone, one.encoder, one.pool, one.learner):
             for method in methods:
                 if method.config.steps == report.step:
                     found[method] = identity_of(one, method, subject)
-        value_and_key_weights(model).requires_grad_(False)
+        weights.requires_grad_(False)
     return found
 
 
@@ -326,7 +330,7 @@ def learning(
     world: World, method: Method, host: Loaded, encoder: HostTextEncoder, subject: Subject
 ) -> loop.Subject:
     """Returns what a subject is learned from and by, as a row has it."""
-    learner = make_learner(method, encoder, host.model)
+    learner = make_learner(method, encoder)
     picture, mask = world.picture(subject, method)
     if method.config.find_subject:
         plain = HostTextEncoder(world.clip, method.class_word.format(subject.kind))
@@ -342,16 +346,13 @@ def identity_of(one: loop.Subject, method: Method, subject: Subject) -> Identity
     return Identity(pairs, class_word=method.class_word.format(subject.kind))
 
 
-def make_learner(method: Method, encoder: HostTextEncoder, model: ModelPatcher) -> Learner:
-    """Makes the pack's learner, with tied tokens and more to learn where the row says so."""
+def make_learner(method: Method, encoder: HostTextEncoder) -> Learner:
+    """Makes the pack's learner, with tied tokens where the row says so."""
     parts = {name: value for part in method.study for name, value in PARTS[part].items()}
     learner = Learner(encoder.class_tokens, method.config, **parts)
     if method.tied:
         for name, generator in learner.generators.items():
             learner.generators[name] = Tied(generator)  # the optimiser has its parameters already
-    if method.kind == "weights":
-        weights = value_and_key_weights(model).requires_grad_(True)
-        learner.optimizer.add_param_group({"params": [*weights], "lr": method.weight_rate})
     return learner
 
 
