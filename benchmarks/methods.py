@@ -575,6 +575,11 @@ ABLATIONS: dict[str, tuple[Method, ...]] = {
             for w in (1e-4, 3e-3, 1e-2, 5e-2)
         ),
     ),
+    "the paper's recipe": (
+        Method(
+            "paper-off", "`paper`, no attention loss", config=replace(PAPER, attention_loss="off")
+        ),
+    ),
     "the border trimmed": tuple(
         trimmed(row)
         for row in (
