@@ -6,10 +6,7 @@ import comfy.model_management as mm
 import comfy.utils
 import pytest
 import torch
-from sefi_pack.nodes.host.train.pictures import (
-    encode_pool,
-    encode_views,
-)
+from sefi_pack.nodes.host.train.pictures import encode_pool, encode_views
 from sefi_pack.nodes.host.train.squares import square_pictures
 from sefi_pack.sefi_core.errors import PictureError
 from sefi_pack.sefi_core.training.config import TrainingConfig

@@ -2,11 +2,7 @@
 the host's VAE.
 """
 
-__all__ = [
-    "dimmed",
-    "encode_pool",
-    "encode_views",
-]
+__all__ = ["dimmed", "encode_pool", "encode_views"]
 
 from collections.abc import Iterable
 
